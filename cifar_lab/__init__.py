@@ -1,4 +1,4 @@
-"""A CIFAR-10 ablation laboratory: every ablation is data."""
+"""Ablation experiments on CIFAR-10, each defined by its configuration."""
 
 import importlib
 import logging
@@ -15,14 +15,14 @@ try:
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-# Silence remarks of libraries on caches, CUDA_HOME and Slurm, on which no user has to act.
+# Silence library messages about caches, CUDA_HOME and Slurm that need no action from the user.
 for _name in ("matplotlib", "torch.utils.cpp_extension"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message="The `srun` command is available")
 
-# Modules that earlier versions and revisions named in options, docs or notebooks; the old names work until version 0.3.
+# Former module names, which older option files, docs and notebooks use; they work until version 0.3.
 MOVED = {
-    "cifar_lab.analysis": "",  # seven features, of which each has its room now
+    "cifar_lab.analysis": "",  # its seven features are now separate packages
     "cifar_lab.analysis.claims": "cifar_lab.report.claims.claims",
     "cifar_lab.analysis.landscape_bands": "cifar_lab.landscape.batch_norm.bands",
     "cifar_lab.analysis.landscape_smoothness": "cifar_lab.landscape.batch_norm.smoothness",
@@ -56,7 +56,7 @@ def current(target: str) -> str:
 
 
 class _Moved(MetaPathFinder, Loader):
-    """Finds a module under its former name, with a warning."""
+    """Import hook that finds a module under its former name, with a warning."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -76,7 +76,7 @@ class _Moved(MetaPathFinder, Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Do not execute the module again, and restore the spec of its current name."""
+        """Restore the spec of the module's current name; the module has already been executed."""
         if module.__spec__ is not None and module.__spec__.loader_state is not None:
             module.__spec__ = module.__spec__.loader_state
 

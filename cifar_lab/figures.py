@@ -1,4 +1,4 @@
-"""The style that figures share, and how they are drawn; only files called `figures.py` use matplotlib."""
+"""Shared style and rendering of figures; only modules named `figures.py` use matplotlib."""
 
 import io
 import sys
@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 Colour = tuple[float, float, float, float]
-# Okabe and Ito's colours, safe for colour-blind readers (doi:10.1038/nmeth.1618), without yellow, too light on white.
+# Okabe and Ito's colour-blind-safe palette (doi:10.1038/nmeth.1618), without yellow, which is too light on white.
 BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
 AMBER, SKY, BLACK = "#e69f00", "#56b4e9", "#000000"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY, BLACK)
@@ -24,14 +24,14 @@ TRAIN_COLOUR, VAL_COLOUR = BLUE, ORANGE
 
 
 def colours(count: int) -> list[Colour]:
-    """Colours to tell `count` compositions apart: `PALETTE`, or shades from dark to light if that has too few."""
+    """Return `count` distinct colours: from `PALETTE`, or shades from dark to light if it has too few."""
     if count <= len(PALETTE):
         return [to_rgba(colour) for colour in PALETTE[:count]]
     return [tuple(shade) for shade in colormaps["viridis"](np.linspace(0.0, 0.9, count))]
 
 
 def wrapped(title: str, width: int) -> str:
-    """Its lines, none longer than `width` letters."""
+    """Wrap each line of a title at `width` characters."""
     return "\n".join(textwrap.fill(line, width) for line in title.splitlines())
 
 
@@ -43,15 +43,15 @@ def epoch_axis(axes: Axes) -> None:
 
 
 def painted(draw: Callable[[], Figure | None], name: object, **options: Any) -> bytes | None:
-    """Draw a figure in matplotlib's own style, whatever the user's `matplotlibrc` says.
+    """Draw a figure in matplotlib's default style, ignoring the user's `matplotlibrc`.
 
     Args:
         draw: Returns the figure, or None if there is nothing to draw.
-        name: Name of the figure, for a note if drawing fails.
+        name: Name of the figure in the note that is printed if drawing fails.
         **options: Options of `Figure.savefig`.
 
     Returns:
-        The file's content; None without a figure, empty if drawing fails.
+        The file's content; None if there is no figure, empty if drawing fails.
     """
     file = io.BytesIO()
     try:
@@ -69,7 +69,7 @@ def painted(draw: Callable[[], Figure | None], name: object, **options: Any) -> 
 
 
 def _show_formulas_as_typed(figure: Figure) -> None:
-    """Disable formulas, except in the labels of logarithmic axes, because names may have dollars: `cost_$5_vs_$10`."""
+    """Disable math text except in tick labels of logarithmic axes, since names may contain `$`: `cost_$5_vs_$10`."""
     scales = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
     logarithmic = [axis for axis in scales if isinstance(axis.get_major_formatter(), LogFormatter)]
     formulas = {label for axis in logarithmic for label in axis.get_ticklabels(which="both")}

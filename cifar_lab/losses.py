@@ -12,7 +12,7 @@ class LabelSmoothingCrossEntropy(nn.CrossEntropyLoss):
     """Cross-entropy against labels smoothed towards the uniform distribution (arXiv:1512.00567, section 7).
 
     Args:
-        smoothing: Probability mass spread evenly over all classes, the right one included; 0 is cross-entropy.
+        smoothing: Probability mass spread evenly over all classes, including the true one; 0 gives cross-entropy.
 
     Raises:
         ValueError: `smoothing` lies outside [0, 1].
@@ -27,12 +27,12 @@ class LabelSmoothingCrossEntropy(nn.CrossEntropyLoss):
 class FocalLoss(nn.Module):
     """Focal loss, `-alpha * (1 - p)**gamma * ln p` of the true class's probability p (arXiv:1708.02002, equation 5).
 
-    The mean over the batch, in nats. `alpha` is one weight for all classes, as in the report; the paper weighs classes
-    separately. With gamma 0 and alpha 1 it is cross-entropy.
+    Averaged over the batch, in nats. `alpha` is one weight for all classes, as in the report; the paper has one per
+    class. With gamma 0 and alpha 1 the loss is cross-entropy.
 
     Args:
         alpha: Weight of the loss.
-        gamma: Focusing exponent; the larger, the less well-classified samples count.
+        gamma: Focusing exponent; larger values down-weight well-classified samples more.
 
     Raises:
         ValueError: `alpha` or `gamma` is negative.
@@ -46,10 +46,10 @@ class FocalLoss(nn.Module):
         self.gamma = gamma
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss of logits `(N, C)` against labels, a scalar; of probabilities, its mean over the classes."""
+        """Compute the mean loss of logits `(N, C)`, a scalar; label probabilities weight the losses of the classes."""
         is_mixed = labels.ndim == 2
         cross_entropy = -logits.log_softmax(1) if is_mixed else F.cross_entropy(logits, labels, reduction="none")
-        # 1 - p by expm1 keeps its digits where p is near 1; the clamp keeps the power's gradient finite at p = 1.
+        # expm1 keeps 1 - p accurate for p near 1; the clamp keeps the power's gradient finite at p = 1.
         miss = -torch.expm1(-cross_entropy)
         if self.gamma != 0:
             cross_entropy = miss.clamp_min(torch.finfo(miss.dtype).tiny) ** self.gamma * cross_entropy
@@ -57,10 +57,10 @@ class FocalLoss(nn.Module):
 
 
 class MSELoss(nn.Module):
-    """Squared distance of the raw logits from one-hot labels or probabilities, the mean over batch and classes."""
+    """Squared error between raw logits and one-hot labels or probabilities, averaged over batch and classes."""
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss of logits `(N, C)` against labels, a scalar."""
+        """Compute the mean loss of logits `(N, C)`, a scalar."""
         if labels.ndim == 1:
             labels = F.one_hot(labels, logits.shape[1])
         return F.mse_loss(logits, labels.to(logits.dtype))

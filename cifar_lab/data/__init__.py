@@ -1,1 +1,1 @@
-"""Images from bytes to batches."""
+"""Data sets, augmentation and batches of images."""

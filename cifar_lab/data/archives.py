@@ -1,6 +1,6 @@
-"""The published data sets: addresses and checksums of their archives, and the files in them. Imports no torch.
+"""Published data sets: URLs and checksums of their archives, and the files in them. Does not import torch.
 
-MD5s are those that torchvision ships. Git's are the SHA-1s of blobs in the repository that publishes the files.
+MD5 checksums are torchvision's. Git checksums are SHA-1s of blobs in the repository that publishes the files.
 """
 
 from collections.abc import Mapping
@@ -11,20 +11,20 @@ class Archive(NamedTuple):
     """A file to download."""
 
     name: str
-    checksum: str  # algorithm and hexadecimal digits: `md5:`, `sha256:`, or `git:`, of a blob
-    size: int | None = None  # bytes, if they are known
+    checksum: str  # `md5:`, `sha256:` or, for a blob, `git:`, followed by hexadecimal digits
+    size: int | None = None  # in bytes, if known
 
 
 class Dataset(NamedTuple):
     """A published data set."""
 
     title: str
-    page: str  # its authors'
-    source: str  # address of the folder of its archives
+    page: str  # the authors' web page
+    source: str  # URL of the folder of the archives
     archives: tuple[Archive, ...]
-    folder: str  # below the root, for its files
-    files: tuple[str, ...]  # in that folder
-    md5: Mapping[str, str]  # of the files with a published checksum
+    folder: str  # folder of the files, relative to the root
+    files: tuple[str, ...]  # names of the files in that folder
+    md5: Mapping[str, str]  # MD5s by file name, where published
 
 
 _TORONTO, _CIFAR = "https://www.cs.toronto.edu/~kriz/", "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -48,7 +48,7 @@ CIFAR10 = Dataset(
     ),
     "cifar-10-batches-bin",
     (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin", "batches.meta.txt"),
-    {},  # the images are verified by `cifar10.DIGESTS`
+    {},  # the images are verified against `cifar10.DIGESTS`
 )
 CIFAR100 = Dataset(
     "CIFAR-100",
@@ -91,9 +91,9 @@ FASHION_MNIST = Dataset(
     tuple(Archive(f"{name}.gz", f"md5:{digest}") for name, digest in _FASHION.items()),
     "FashionMNIST/raw",
     tuple(_FASHION),
-    {},  # published of the packed files alone
+    {},  # published only for the compressed files
 )
-# By the names of their data modules.
+# Keyed by the names of the data modules.
 DATASETS = {
     "CIFAR10DataModule": CIFAR10,
     "CIFAR100DataModule": CIFAR100,
@@ -103,7 +103,7 @@ DATASETS = {
 
 
 def table() -> str:
-    """The archives in Markdown."""
+    """Return the archives as a Markdown table."""
     rows = ["| data set | archive | checksum |", "|---|---|---|"]
     for dataset in (*DATASETS.values(), CIFAR10_1):
         for archive in dataset.archives:

@@ -1,8 +1,8 @@
-"""Augmentation of whole batches, each image by its own random numbers.
+"""Augmentation of whole batches, with separate random numbers for each image.
 
-Every augmentation is called `(images, generator)` with uint8 images `(B, 32, 32, 3)` and returns images of the same
-kind; one with `by_visit = True` also gets the batch's `Visit`. Random numbers are drawn on the CPU for the whole batch,
-so a batch does not depend on the device.
+An augmentation is called as `(images, generator)` with uint8 images `(B, 32, 32, 3)` and returns images of the same
+shape and dtype. One with `by_visit = True` also gets the batch's `Visit`. Random numbers are drawn on the CPU for the
+whole batch, so a batch does not depend on the device.
 """
 
 from functools import lru_cache
@@ -14,28 +14,28 @@ from torch.nn import functional as F
 
 from cifar_lab.data.images import keyed_generator
 
-# First two parts of a generator's key, of three: the flips of the whole run.
+# First two of a generator key's three numbers, for the flips of the whole run.
 _FLIPS = (1, 0)
 
 
 class Visit(NamedTuple):
-    """Which images a batch holds, and when they are visited."""
+    """The images of a batch, and when they are visited."""
 
-    seed: int  # the loader's
+    seed: int  # the loader's seed
     epoch: int  # from 0
-    indices: Tensor  # int64 `(B,)` on the CPU, the images' places in the training set
+    indices: Tensor  # int64 `(B,)` on the CPU, indices of the images in the training set
     num_images: int  # number of training images
-    times: Tensor  # int64 `(B,)` on the CPU, how often each image was visited before: `epoch` times, or by its losses
+    times: Tensor  # int64 `(B,)` on the CPU, number of earlier visits of each image; `epoch` without a `Selection`
 
 
 def to_device(drawn: Tensor, device: torch.device) -> Tensor:
-    """Copy random numbers from the CPU to a device, without waiting for it."""
+    """Copy random numbers from the CPU to a device without synchronising."""
     # Copies from pageable memory are synchronous; copies from pinned memory overlap with running kernels.
     return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
 
 
 def identity(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the images unchanged; no random numbers are drawn."""
+    """Return the images unchanged, without drawing random numbers."""
     return images
 
 
@@ -47,7 +47,7 @@ def flip_crop(images: Tensor, generator: torch.Generator, padding: int = 4, refl
     Args:
         images: uint8 `(B, H, W, 3)`.
         generator: A CPU generator.
-        padding: Pixels on each side; offsets are uniform on 0 to 2 * padding.
+        padding: Pixels on each side; offsets are drawn uniformly from 0 to 2 * padding.
         reflect: Pad by reflection instead of with black pixels.
     """
     offsets = torch.randint(2 * padding + 1, (2, len(images)), generator=generator)
@@ -56,24 +56,24 @@ def flip_crop(images: Tensor, generator: torch.Generator, padding: int = 4, refl
 
 
 def _moved(images: Tensor, offsets: Tensor, flipped: Tensor, padding: int, reflect: bool) -> Tensor:
-    """Crop at offsets int64 `(2, B)`, then flip where `(B,)` is true, or 1; both are drawn on the CPU."""
+    """Crop at `offsets`, int64 `(2, B)`, then mirror where `flipped`, `(B,)`, is true or 1; both are on the CPU."""
     tops, lefts, mirrored = to_device(torch.cat([offsets, flipped[None]]), images.device)
     return flip(crop(images, tops, lefts, padding, reflect), mirrored)
 
 
 class AlternatingFlip:
-    """Translate at random, and mirror an image at every second visit (arXiv:2404.00498, section 3.6).
+    """Translate images at random, and mirror each one at every second visit (arXiv:2404.00498, section 3.6).
 
-    Each image is mirrored with probability 1/2 at its first visit, and then at every second visit, so two consecutive
-    epochs see every image and its mirror image once. The first draw depends only on the run's seed and the image's
-    index. Translations are crops of the padded image. Departure: the paper has no jitter; see `jitter`.
+    An image is mirrored with probability 1/2 at its first visit. Then mirrored and original images alternate, so two
+    consecutive epochs contain every image and its mirror image once. The first draw depends only on the run's seed and
+    the image's index. Translations are crops of the padded image. Departure: the paper has no jitter; see `jitter`.
 
     Args:
         padding: Largest translation in pixels along each axis.
         reflect: Pad by reflection, as in the paper, instead of with black pixels.
-        brightness: Largest change of an image's brightness, a fraction.
-        contrast: Largest change of its contrast, a fraction.
-        cutout: Side of a black square at a random place, as in `cut_square`, in pixels; 0 for none.
+        brightness: Largest relative change of an image's brightness.
+        contrast: Largest relative change of an image's contrast.
+        cutout: Side in pixels of a black square at a random position, see `cut_square`; 0 for none.
     """
 
     by_visit = True
@@ -90,7 +90,7 @@ class AlternatingFlip:
         self.brightness, self.contrast, self.cutout = brightness, contrast, cutout
 
     def __call__(self, images: Tensor, generator: torch.Generator, visit: Visit) -> Tensor:
-        """Change uint8 images `(B, H, W, 3)`; `generator` draws translations, colours and squares."""
+        """Augment uint8 images `(B, H, W, 3)`; `generator` draws translations, jitter and squares."""
         offsets = torch.randint(2 * self.padding + 1, (2, len(images)), generator=generator)
         flipped = _first_flips(visit.seed, visit.num_images)[visit.indices] ^ (visit.times % 2)
         moved = _moved(images, offsets, flipped, self.padding, self.reflect)
@@ -100,7 +100,7 @@ class AlternatingFlip:
 
 @lru_cache(maxsize=2)
 def _first_flips(seed: int, count: int) -> Tensor:
-    """Whether each of `count` images is mirrored in even epochs: int64 `(count,)`, 0 or 1."""
+    """Draw which of `count` images are mirrored at visits 0, 2, 4, ...: int64 `(count,)`, 0 or 1."""
     return torch.randint(2, (count,), generator=keyed_generator(*_FLIPS, seed))
 
 
@@ -112,19 +112,19 @@ def color_jitter(
     padding: int = 4,
     reflect: bool = False,
 ) -> Tensor:
-    """Crop and flip as `flip_crop` does, then change brightness and contrast as `jitter` does."""
+    """Crop and flip like `flip_crop`, then change brightness and contrast like `jitter`."""
     return jitter(flip_crop(images, generator, padding, reflect), generator, brightness, contrast)
 
 
 def jitter(images: Tensor, generator: torch.Generator, brightness: float, contrast: float) -> Tensor:
-    """Change the brightness, then the contrast of each image by a random factor per image.
+    """Scale the brightness, then the contrast of each image by random factors.
 
     Factors are uniform on [max(0, 1 - x), 1 + x] for a strength x, as in torchvision's `ColorJitter`. Departure:
-    `ColorJitter` also draws the order of the two changes.
+    `ColorJitter` also randomises the order of the two changes.
 
     Args:
         images: uint8 `(B, H, W, 3)`.
-        generator: A CPU generator; with both strengths 0 nothing is drawn.
+        generator: A CPU generator; nothing is drawn if both strengths are 0.
         brightness: Strength, a fraction.
         contrast: Strength, a fraction.
     """
@@ -137,19 +137,19 @@ def jitter(images: Tensor, generator: torch.Generator, brightness: float, contra
 
 
 def adjust(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
-    """Scale images as torchvision's `adjust_brightness`, then `adjust_contrast` do.
+    """Scale images like torchvision's `adjust_brightness`, then `adjust_contrast`.
 
-    A value x becomes the whole part of b x, then of c x + (1 - c) m, each limited to 255, where m is the mean of the
-    brightened image's grey levels.
+    A value x becomes b x, then c x + (1 - c) m, each clamped to [0, 255] and rounded down, where m is the mean grey
+    level of the brightened image.
 
     Args:
         images: uint8 `(B, H, W, 3)`.
         brightness: Factors b, float64 `(B,)` on the CPU.
-        contrast: Factors c, likewise.
+        contrast: Factors c, float64 `(B,)` on the CPU.
     """
     factors = torch.stack([brightness, contrast, 1 - contrast]).float()[:, :, None, None]
     scale, stretch, rest = to_device(factors, images.device)
-    # Over rows of values instead of pixels, which is faster, as in `normalise`.
+    # Rows of values instead of pixels are faster, as in `normalise`.
     bright = (images.flatten(2) * scale).clamp_(max=255).to(torch.uint8)
     red, green, blue = bright.view(images.shape).unbind(3)
     grey = red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()
@@ -158,24 +158,24 @@ def adjust(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:
 
 
 def crop(images: Tensor, tops: Tensor, lefts: Tensor, padding: int, reflect: bool = False) -> Tensor:
-    """Cut a window of the image's own size out of each padded image.
+    """Crop each padded image to the size of the original.
 
     Args:
         images: `(B, H, W, C)`.
         tops: int64 `(B,)`, the window's first row in the padded image, 0 to 2 * padding.
-        lefts: int64 `(B,)`, its first column.
+        lefts: int64 `(B,)`, the window's first column.
         padding: Pixels on each side, zeros unless `reflect`.
-        reflect: Mirror the image at its edge pixels, which are not repeated.
+        reflect: Pad by reflection; edge pixels are not repeated.
 
     Raises:
-        ValueError: By reflection, `padding` is not below the image's sides.
+        ValueError: `reflect` is set, and `padding` is not below the image's height and width.
     """
     count, height, width, channels = images.shape
     padded = F.pad(images, (0, 0, padding, padding, padding, padding)).contiguous()
     if reflect:
         _reflect(padded, padding)
     row = padded.stride(1)
-    # A view of the window at every byte of the padded batch; choosing B of them copies whole rows, not pixels.
+    # View a window at every byte of the padded batch; selecting B of them copies whole rows instead of pixels.
     num_windows = padded.numel() - (height - 1) * row - width * channels + 1
     windows = padded.as_strided((num_windows, height, width * channels), (1, row, 1))
     starts = torch.arange(count, device=images.device) * padded.stride(0) + tops * row + lefts * channels
@@ -183,10 +183,10 @@ def crop(images: Tensor, tops: Tensor, lefts: Tensor, padding: int, reflect: boo
 
 
 def _reflect(padded: Tensor, padding: int) -> None:
-    """Fill the padding of `(B, H + 2 padding, W + 2 padding, C)` by reflection."""
+    """Fill the padding of images `(B, H + 2 padding, W + 2 padding, C)` by reflection, in place."""
     if padding >= min(padded.shape[1:3]) - 2 * padding:
-        raise ValueError(f"padding={padding} by reflection must be below the image's sides")
-    # A pixel at a time, in place: three times as fast as joining slices, and torch pads no bytes by reflection.
+        raise ValueError(f"padding={padding} must be below the image's sides to pad by reflection")
+    # One row or column at a time is three times as fast as concatenating slices; torch cannot reflect uint8.
     for axis in (2, 1):
         edge = padded.shape[axis] - 1 - padding
         for step in range(1, padding + 1):
@@ -195,16 +195,16 @@ def _reflect(padded: Tensor, padding: int) -> None:
 
 
 def flip(images: Tensor, flipped: Tensor) -> Tensor:
-    """Mirror the images `(B, H, W, C)` left to right where `(B,)` is true, or 1."""
+    """Mirror images `(B, H, W, C)` left to right where `flipped`, `(B,)`, is true or 1."""
     # Indexing a stack of both is three times as fast as torch.where with a broadcast mask.
     both = torch.stack([images, images.flip(2)]).flatten(0, 1)
     return both.index_select(0, torch.arange(len(images), device=images.device) + len(images) * flipped)
 
 
 def cut_square(images: Tensor, generator: torch.Generator, size: int) -> Tensor:
-    """Blacken a square at a random place of each image (cutout, arXiv:1708.04552).
+    """Blacken a square at a random position in each image (cutout, arXiv:1708.04552).
 
-    The square's centre is uniform over the image's pixels, and the square is cut off at the edges, as in the paper.
+    The square's centre is uniform over the image's pixels, and the square is clipped at the edges, as in the paper.
     Departure: the square is black, like the padding of crops. In the paper it has the mean colour, which is zero after
     normalisation.
 
@@ -225,19 +225,19 @@ def cut_square(images: Tensor, generator: torch.Generator, size: int) -> Tensor:
 
 
 def cut_squares(images: Tensor, rows: Tensor, columns: Tensor, size: int) -> Tensor:
-    """Blacken a square of side `size` in each image of uint8 `(B, H, W, C)`, cut off at the edges.
+    """Blacken a square of side `size` in each uint8 image of `(B, H, W, C)`, clipped at the edges.
 
-    Its centre is at `rows` and `columns`, int64 `(B,)`. If `size` is even, that is the first pixel below and to the
-    right of the centre.
+    The centre is at `rows` and `columns`, int64 `(B,)`; for an even `size`, that is the pixel below and to the right of
+    the centre.
     """
     height, width, channels = images.shape[1:]
-    # Products of bytes, over whole rows of values: masked_fill, and `&` of a mask's two sides, take many times as long.
+    # Products of uint8 rows are many times as fast as masked_fill, or as `&` of a row mask and a column mask.
     values = _covered(columns, width, size).repeat_interleave(channels, dim=1)
     square = _covered(rows, height, size)[:, :, None] * values[:, None, :]
     return (images.flatten(2) * (1 - square)).view(images.shape)
 
 
 def _covered(centres: Tensor, length: int, size: int) -> Tensor:
-    """1 where a place, 0 to length - 1, lies within the window of `size` at a centre: uint8 `(B, length)`."""
+    """Return a uint8 mask `(B, length)`, 1 at positions within the window of `size` around each centre."""
     distance = torch.arange(length, device=centres.device) - (centres - size // 2)[:, None]
     return ((distance >= 0) & (distance < size)).to(torch.uint8)

@@ -1,7 +1,6 @@
 """CIFAR-10 from its published files (Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images").
 
-Two layouts are read: the binary one, which holds no pickle, and the Python one, by an unpickler that knows numpy's
-arrays and nothing else.
+Reads the binary layout, which contains no pickle, and the Python layout, with an unpickler restricted to numpy arrays.
 """
 
 import hashlib
@@ -26,8 +25,8 @@ from cifar_lab.data.images import NUM_CLASSES, LabelledImages
 from cifar_lab.data.pickles import read_batch
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-# Digests of a split's sorted records, so they do not depend on the layout or the order of the images. Computed from the
-# real images, whose channel means and deviations equal the published ones to all their digits.
+# Digests of a split's sorted records, which do not depend on the layout or the order of the images. Computed from the
+# real images, whose channel means and standard deviations equal the published ones in all digits.
 DIGESTS = {
     "train": "55a61f79a40ece2ceda9fb5f9f7078f6ea2fc4952489cef56682bcf92cfcc260",
     "test": "325704b01eb92e1e2a6215ae6a916bb7db7de054af0c496be1c7be2e0fcfbf5f",
@@ -49,17 +48,17 @@ def load(
     """Read the training images and the test images.
 
     Args:
-        root: The folder with `cifar-10-batches-bin` or `cifar-10-batches-py`, or one of these folders; the binary
-            layout is preferred. Default: `default_root()`.
+        root: The folder that contains `cifar-10-batches-bin` or `cifar-10-batches-py`, or one of these folders; the
+            binary layout is preferred. Default: `default_root()`.
         verify: Compare the images of the binary layout, in any order, with CIFAR-10's digest, and the files of the
             Python layout with their published MD5s before unpickling. Sizes and labels are always checked.
-        images_per_file: Images in each of the six files.
+        images_per_file: Number of images in each of the six files.
 
     Returns:
         The training images, in the order of the files, and the test images.
 
     Raises:
-        DataError: Files are missing, or have different content.
+        DataError: Files are missing, or do not have the published content.
     """
     folder, suffix = find(root, images_per_file)
     read = _read_binary if suffix else _read_pickle
@@ -84,8 +83,8 @@ def load_once(
 ) -> tuple[LabelledImages, LabelledImages]:
     """Read the images like `load`, or return those of the last call if the files are the same and unchanged.
 
-    The next job of a sweep thus does not read them again. Arguments and errors are those of `load`. The tensors are
-    shared and must not be changed.
+    The next job of a sweep then does not read them again. Arguments and errors are those of `load`. The tensors are
+    shared and must not be modified.
     """
     folder, suffix = find(root, images_per_file)
     paths = [folder / f"{name}{suffix}" for names in FILES.values() for name in names]
@@ -96,7 +95,7 @@ def load_10_1(root: Path | str | None = None, verify: bool = True) -> LabelledIm
     """Read the 2,000 images of CIFAR-10.1, version v6 (arXiv:1806.00451), a later test set of the same classes.
 
     Raises:
-        DataError: Files are missing, or have different content.
+        DataError: Files are missing, or do not have the published content.
     """
     folder = locate(CIFAR10_1, root)
     paths = [folder / name for name in CIFAR10_1.files]
@@ -107,7 +106,7 @@ def load_10_1(root: Path | str | None = None, verify: bool = True) -> LabelledIm
 
 
 def digest(records: np.ndarray) -> str:
-    """The SHA-256 of the sorted SHA-256 digests of records uint8 `(N, 3073)`: each a label, then an image's planes."""
+    """Hash records, uint8 `(N, 3073)` of a label and an image's planes: the SHA-256 of their sorted SHA-256 digests."""
     return hashlib.sha256(b"".join(sorted(hashlib.sha256(record).digest() for record in records))).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Cutout of whole batches, each image by its own random numbers."""
+"""Cutout of whole batches, with separate random numbers for each image."""
 
 import torch
 from torch import Tensor
@@ -7,15 +7,15 @@ from cifar_lab.data.augment import cut_square, flip_crop
 
 
 def cutout(images: Tensor, generator: torch.Generator, size: int = 16, padding: int = 4) -> Tensor:
-    """Crop and flip as `flip_crop` does, then blacken a square at a random place of each image.
+    """Crop and flip like `flip_crop`, then blacken a square at a random position in each image.
 
-    Cutout (arXiv:1708.04552), with the size that it chose for CIFAR-10; departures are those of `cut_square`.
+    Cutout (arXiv:1708.04552), with the paper's size for CIFAR-10; for departures see `cut_square`.
 
     Args:
         images: uint8 `(B, H, W, 3)`.
         generator: A CPU generator.
         size: The square's side, in pixels.
-        padding: Pixels of black on each side before the crop.
+        padding: Black pixels on each side before the crop.
 
     Raises:
         ValueError: `size` is negative.

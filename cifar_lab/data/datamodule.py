@@ -1,4 +1,4 @@
-"""Data modules of published, generated and your own data."""
+"""Data modules for published, generated and your own data."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,23 +25,23 @@ __all__ = [
     "SyntheticDataModule",
 ]
 T = TypeVar("T")
-# First part of a generator's key, of three: which of your own images are the test set.
+# First of a generator key's three numbers, for the choice of test images from your own data.
 _TESTED = 2
 
 
 class PublishedDataModule(InMemoryDataModule):
-    """A published data set, fetched where it is missing; subclasses read its files.
+    """A published data set, downloaded if it is missing; subclasses read its files.
 
     Args:
-        root: Folder of the published files; None is the user's cache.
+        root: Folder of the published files; None for the user's cache.
         verify: Compare images or files with their published digests; sizes and labels are always checked.
-        download: Whether missing files are fetched; None fetches them into the user's cache, but never into a `root`
-            that was named.
-        sources: Addresses of the archives, see `download.fetch`; None is the published one.
+        download: Whether to download missing files; None downloads them into the user's cache, but not into a given
+            `root`.
+        sources: URLs of the archives, see `download.fetch`; None for the published one.
         options: Arguments of `InMemoryDataModule`.
 
     Attributes:
-        dataset: Where its archives are.
+        dataset: Archives and files of the data set.
     """
 
     dataset: Dataset
@@ -62,25 +62,25 @@ class PublishedDataModule(InMemoryDataModule):
         self.sources = sources
 
     def load(self) -> Sequence[Arrays]:
-        """Training and test images, fetched first if they are missing and may be.
+        """Read training and test images, after downloading them if they are missing and this is allowed.
 
         Raises:
-            DataError: Files are missing or damaged, or cannot be fetched.
+            DataError: Files are missing or damaged, or cannot be downloaded.
         """
         self.fetch_missing(self.dataset, self.sources)
         return self.read()
 
     def fetch_missing(self, dataset: Dataset, sources: Sequence[str] | None = None) -> None:
-        """Fetch a data set if it is missing and may be."""
+        """Download a data set if it is missing and this is allowed."""
         if files.may_download(self.root, self.download) and not files.is_there(self.root, dataset):
             fetch(dataset, files.resolve(self.root), sources)
 
     def read(self) -> Sequence[Arrays]:
-        """Training and test images of files that are there."""
+        """Read training and test images from files that exist."""
         raise NotImplementedError
 
     def read_once(self, read: Callable[..., T], *arguments: Any) -> T:
-        """Return the verified result of `read`; cached for all data modules by `files.once`."""
+        """Verify the files and return the result of `read`, which `files.once` caches for all data modules."""
         folder = files.locate(self.dataset, self.root).resolve()
         paths = [folder / name for name in self.dataset.files]
         md5 = tuple(self.dataset.md5.items()) if self.verify else ()
@@ -97,8 +97,8 @@ class CIFAR10DataModule(PublishedDataModule):
     """CIFAR-10: 50,000 training and 10,000 test images of ten classes, see `cifar_lab.data.cifar10.load`.
 
     Args:
-        root: As for `PublishedDataModule`.
-        test_set: `cifar10`, or `cifar10_1`, whose 2,000 images (arXiv:1806.00451) are the test set then.
+        root: See `PublishedDataModule`.
+        test_set: `cifar10`, or `cifar10_1` for the 2,000 images of CIFAR-10.1 (arXiv:1806.00451).
         options: Arguments of `PublishedDataModule`.
     """
 
@@ -110,7 +110,7 @@ class CIFAR10DataModule(PublishedDataModule):
         self.test_set = test_set
 
     def read(self) -> tuple[LabelledImages, LabelledImages]:
-        """Training and test images, read once for all data modules."""
+        """Read training and test images, once for all data modules."""
         train, test = cifar10.load_once(self.root, self.verify)
         if self.test_set == "cifar10_1":
             self.fetch_missing(CIFAR10_1)
@@ -122,7 +122,7 @@ class CIFAR100DataModule(PublishedDataModule):
     """CIFAR-100: 50,000 training and 10,000 test images of 100 classes, or of their 20 superclasses.
 
     Args:
-        root: As for `PublishedDataModule`; the Python layout is read.
+        root: See `PublishedDataModule`; the files have the Python layout.
         labels: `fine` or `coarse`.
         options: Arguments of `PublishedDataModule`.
     """
@@ -134,7 +134,7 @@ class CIFAR100DataModule(PublishedDataModule):
         self.labels = labels
 
     def read(self) -> Sequence[Arrays]:
-        """Training and test images; sets the names of the classes."""
+        """Read training and test images, and set the class names."""
         self.classes, *splits = self.read_once(published.cifar100, self.labels)
         return splits
 
@@ -146,21 +146,21 @@ class SVHNDataModule(PublishedDataModule):
     dataset = SVHN
 
     def read(self) -> Sequence[Arrays]:
-        """Training and test images."""
+        """Read training and test images."""
         return self.read_once(published.svhn)
 
 
 class FashionMNISTDataModule(PublishedDataModule):
     """Fashion-MNIST (arXiv:1708.07747): 60,000 training and 10,000 test images of ten classes.
 
-    Departure: the grey level is all three channels, and two black pixels at each side make 28x28 images 32x32.
+    Departure: the grey level fills all three channels, and two black pixels on each side pad 28x28 images to 32x32.
     """
 
     classes = published.FASHION_MNIST_CLASSES
     dataset = FASHION_MNIST
 
     def read(self) -> Sequence[Arrays]:
-        """Training and test images."""
+        """Read training and test images."""
         return self.read_once(published.fashion_mnist)
 
 
@@ -168,9 +168,9 @@ class SyntheticDataModule(InMemoryDataModule):
     """Generated images of ten classes in the shape of CIFAR-10, see `cifar_lab.data.synthetic`.
 
     Args:
-        num_train: Number of training images, those included that are held out to choose the epoch.
+        num_train: Number of training images, including those held out to choose the epoch.
         num_test: Number of test images.
-        data_seed: Varies the images.
+        data_seed: Seed of the images.
         options: Arguments of `InMemoryDataModule`.
     """
 
@@ -183,7 +183,7 @@ class SyntheticDataModule(InMemoryDataModule):
         self.data_seed = data_seed
 
     def load(self) -> tuple[LabelledImages, LabelledImages]:
-        """Training and test images, generated; a `ValueError` if a number of them is not positive."""
+        """Generate training and test images; raise `ValueError` if either number is not positive."""
         return synthetic.generate(self.num_train, self.num_test, self.data_seed)
 
 
@@ -191,10 +191,10 @@ class OwnDataModule(InMemoryDataModule):
     """Images of your own: a folder per class, or an `npz` file, see `cifar_lab.data.own`.
 
     Args:
-        path: The folder, or the file.
-        resize: How images become 32x32: `crop` takes the largest square in the middle, `squash` the whole image.
-        test_fraction: Share of the images that is held out as the test set, stratified, if the data has none.
-        digest: Of the content that is expected; None expects any.
+        path: The folder or file.
+        resize: How to resize images to 32x32: `crop` takes the largest centred square, `squash` the whole image.
+        test_fraction: Share of the images held out as the test set, stratified, if the data has no test set.
+        digest: Expected digest of the content; None accepts any.
         options: Arguments of `InMemoryDataModule`.
     """
 
@@ -214,10 +214,10 @@ class OwnDataModule(InMemoryDataModule):
         self.digest = digest
 
     def load(self) -> Sequence[Arrays]:
-        """Training and test images; sets the names of the classes.
+        """Read training and test images, and set the class names.
 
         Raises:
-            DataError: They are missing or damaged, or the content is not the expected one.
+            DataError: Images are missing or damaged, or the content does not have the expected digest.
         """
         self.classes = own.classes(self.path)
         actual = own.digest(self.path)

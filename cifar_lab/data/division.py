@@ -1,4 +1,4 @@
-"""Which images train, and which choose the epoch: the protocol's division, class imbalance and label noise."""
+"""Division into training and validation images by the protocol, class imbalance and label noise."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from cifar_lab.data.files import DataError
 from cifar_lab.data.images import LabelledImages, keyed_generator, stratified_split
 
-# The second of two numbers in a generator's key: the purpose of its draws.
+# Second of a generator key's two numbers: the purpose of the draws.
 _HELD_OUT, _TAKEN, _LEFT_OUT, _MISLABELLED = range(4)
 
 
@@ -18,7 +18,7 @@ class Division(NamedTuple):
     train: LabelledImages
     val: LabelledImages
     test: LabelledImages
-    available: int  # number of training images that the protocol and the imbalance leave
+    available: int  # number of training images after the protocol's split and the imbalance
 
 
 def divide(
@@ -32,18 +32,18 @@ def divide(
     imbalance: float = 1.0,
     label_noise: float = 0.0,
 ) -> Division:
-    """Hold images out, thin classes out, take a part of the rest and mislabel some of it, in this order.
+    """Hold out images, imbalance the classes, take `train_size` of the rest and mislabel some of them, in this order.
 
-    Arguments are those of `InMemoryDataModule`. Validation and test images keep their classes' shares and labels.
+    Arguments are those of `InMemoryDataModule`. Validation and test images keep their class proportions and labels.
 
     Raises:
-        DataError: A part would be empty, or `train_size` asks for more than there is.
+        DataError: A part would be empty, or `train_size` exceeds the number of images.
     """
     val = test
     if val_fraction:
         count = round(val_fraction * len(train.labels))
         if not 0 < count < len(train.labels):
-            raise DataError(f"protocol.val_fraction={val_fraction} of {len(train.labels):,} images is {count:,}")
+            raise DataError(f"protocol.val_fraction={val_fraction} holds out {count:,} of {len(train.labels):,} images")
         held_out, rest = stratified_split(train.labels, count, keyed_generator(split_seed, _HELD_OUT))
         train, val = train.take(rest), train.take(held_out)
     if imbalance != 1:
@@ -65,12 +65,12 @@ def long_tailed(labels: Tensor, factor: float, num_classes: int, generator: torc
 
     Args:
         labels: int64 `(N,)`.
-        factor: Share that the last class keeps, above 0; the first keeps all. Counts are rounded down, to 1 at least.
+        factor: Share that the last class keeps, above 0; the first keeps all. Counts are rounded down, but at least 1.
         num_classes: At least 2.
-        generator: Draws which images stay.
+        generator: Draws the images to keep.
 
     Returns:
-        Their int64 indices, in ascending order.
+        The int64 indices of the kept images, in ascending order.
     """
     order = torch.randperm(len(labels), generator=generator)
     kept = []
@@ -85,7 +85,7 @@ def mislabelled(labels: Tensor, fraction: float, num_classes: int, generator: to
 
     Args:
         labels: int64 `(N,)`.
-        fraction: Of the images, whose number is rounded; every one of them gets a wrong label.
+        fraction: Share of the images, rounded to a whole number of them, that get a wrong label.
         num_classes: At least 2.
         generator: Draws images and labels.
     """

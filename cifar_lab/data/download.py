@@ -1,4 +1,4 @@
-"""Archives of published data: downloaded once, however many processes need one, and unpacked whole or not at all."""
+"""Downloads archives of published data, once for all processes, and unpacks them completely or not at all."""
 
 import gzip
 import os
@@ -21,20 +21,20 @@ _BLOCK = 1 << 18  # bytes
 
 
 def fetch(dataset: Dataset, root: Path, sources: Sequence[str] | None = None, *, timeout: float = 30.0) -> None:
-    """Download a data set's archives and unpack them into its folder in `root`, unless that holds something.
+    """Download a data set's archives and unpack them into its folder in `root`, unless that folder has files.
 
-    Of several processes that fetch into one `root`, one downloads and the others wait for it. Progress is shown on
-    standard error.
+    If several processes fetch into the same `root`, one downloads and the others wait. Progress is printed to standard
+    error.
 
     Args:
-        dataset: One of `archives`.
-        root: Made if it is missing.
-        sources: Addresses (http, https, ftp, file) of the archive, or, with `/` at their end, of the folder of the
-            archives, tried in this order; None is the published one.
-        timeout: Seconds without a byte after which an address is given up.
+        dataset: A data set of `archives`.
+        root: Created if it is missing.
+        sources: URLs (http, https, ftp, file) of the archive or, if they end in `/`, of the folder of the archives,
+            tried in this order; None for the published one.
+        timeout: Seconds without data after which a URL is given up.
 
     Raises:
-        DataError: No address delivers an archive, or the folder cannot be written.
+        DataError: No URL delivers an archive, or the folder cannot be written.
     """
     sources = [dataset.source] if sources is None else sources
     folder, temporary = root / dataset.folder, root / f"{dataset.folder.replace('/', '-')}.partial"
@@ -46,7 +46,7 @@ def fetch(dataset: Dataset, root: Path, sources: Sequence[str] | None = None, *,
         with _locked(root, dataset):
             if folder.is_dir() and any(folder.iterdir()):
                 return
-            shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
+            shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
             try:
                 (temporary / "files").mkdir(parents=True)
                 note(f"fetching {dataset.title}{f' ({size / 1e6:,.0f} MB)' * (size > 0)} from {origin} into {root}")
@@ -65,7 +65,7 @@ def fetch(dataset: Dataset, root: Path, sources: Sequence[str] | None = None, *,
     else:
         return
     raise DataError(
-        f"{failure}; try again, or name the folder of a copy fetched by other means by data.root= or CIFAR_LAB_DATA"
+        f"{failure}; try again, or set data.root= or CIFAR_LAB_DATA to the folder of a copy fetched by other means"
     )
 
 
@@ -84,13 +84,13 @@ def _locked(root: Path, dataset: Dataset) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # Windows keeps the file; elsewhere a process that waits sees that it is gone
+        with suppress(OSError):  # Windows keeps the file; elsewhere a waiting process notices that it is gone
             os.unlink(lock.lock_file)
         lock.release()
 
 
 def _download(sources: Sequence[str], packed: Path, archive: Archive, timeout: float) -> None:
-    """Write an archive from the first source that delivers it."""
+    """Write an archive from the first source that delivers it with the right checksum."""
     failures = []
     for source in sources:
         try:
@@ -112,7 +112,7 @@ def _download(sources: Sequence[str], packed: Path, archive: Archive, timeout: f
 
 
 def _unpack(packed: Path, folder: Path, dataset: Dataset) -> None:
-    """Write an archive's files to paths of our choice, so that no member's name can lead out of the folder."""
+    """Write an archive's files to fixed paths, so that no member's name can point outside the folder."""
     if packed.name.endswith(".tar.gz"):
         with tarfile.open(packed) as members:
             for name in dataset.files:

@@ -1,4 +1,4 @@
-"""Where published files are, looked up without torch: a command line is checked before anything heavy is imported."""
+"""Locates published files without importing torch, so that a command line is checked before slow imports."""
 
 import functools
 import hashlib
@@ -20,40 +20,40 @@ IMAGES_PER_FILE = 10_000
 RECORD_BYTES = 1 + 3 * 32 * 32  # the label, then the red, the green and the blue plane, row by row
 FILES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 
-_ADVICE = "unpack the archive again, or remove the folder to have it fetched"
-# Folder of each published layout, and the ending of its files' names.
+_ADVICE = "unpack the archive again, or remove the folder to fetch it again"
+# Folder and file extension of each published layout.
 _LAYOUTS = {"cifar-10-batches-bin": ".bin", "cifar-10-batches-py": ""}
 
 
 class DataError(UsageError):
-    """The data cannot be used as asked for; the message is one line that names the fix."""
+    """The requested data cannot be used; the message is one line that names the fix."""
 
 
 def default_root() -> Path:
-    """The folder in the user's cache where published data is looked for when none is named."""
+    """Return the default folder of published data, in the user's cache."""
     return Path(platformdirs.user_cache_dir("cifar_lab", appauthor=False)).expanduser()
 
 
 def resolve(root: Path | str | None) -> Path:
-    """The folder that `root` means; None, or an empty name, is `default_root()`.
+    """Return `root` with `~` expanded; None or an empty name is `default_root()`.
 
     Raises:
-        DataError: It lies in the home folder, and nothing says where that is.
+        DataError: `root` is in the home folder, which is unknown.
     """
     try:
         return Path(root).expanduser() if root else default_root()
     except RuntimeError:
-        advice = "set HOME, or name the data's folder in full by data.root= or CIFAR_LAB_DATA"
-        raise DataError(f"{root or 'the cache of this user'}: the home folder is not known; {advice}") from None
+        advice = "set HOME, or set data.root= or CIFAR_LAB_DATA to the data's full path"
+        raise DataError(f"{root or 'the cache of this user'}: the home folder is unknown; {advice}") from None
 
 
 def may_download(root: Path | str | None, download: bool | None) -> bool:
-    """Whether missing files may be fetched; if `download` is None, into the user's cache alone."""
+    """Return whether missing files may be downloaded; if `download` is None, only into the user's cache."""
     return not root if download is None else download
 
 
 def is_there(root: Path | str | None, dataset: Dataset = CIFAR10) -> bool:
-    """Whether a data set's files are there."""
+    """Return whether a data set's files exist."""
     try:
         locate(dataset, root)
     except DataError:
@@ -62,10 +62,10 @@ def is_there(root: Path | str | None, dataset: Dataset = CIFAR10) -> bool:
 
 
 def locate(dataset: Dataset, root: Path | str | None) -> Path:
-    """The folder of a data set's files, in `root` or `root` itself; of CIFAR-10, that of either layout.
+    """Return the folder of a data set's files, in `root` or `root` itself; for CIFAR-10, of either layout.
 
     Raises:
-        DataError: Files are missing, or as `resolve`.
+        DataError: Files are missing, or see `resolve`.
     """
     if dataset is CIFAR10:
         return find(root)[0]
@@ -75,12 +75,12 @@ def locate(dataset: Dataset, root: Path | str | None) -> Path:
             return folder
     raise DataError(
         f"no {dataset.title} in {root}: put {dataset.folder}/ ({', '.join(dataset.files)}) there, from {dataset.page}, "
-        "or name the folder that holds it by data.root= or CIFAR_LAB_DATA; data.download=true fetches it"
+        "or set data.root= or CIFAR_LAB_DATA to the folder that contains it; data.download=true fetches it"
     )
 
 
 def matches(path: Path, checksum: str) -> tuple[bool, str]:
-    """Whether a file has a checksum of `archives`, and the digits that it has."""
+    """Return whether a file has a checksum of `archives`, and the file's own hexadecimal digits."""
     algorithm, _, published = checksum.partition(":")
     with path.open("rb") as file:
         hashed = hashlib.sha1(b"blob %d\0" % path.stat().st_size) if algorithm == "git" else hashlib.new(algorithm)
@@ -89,7 +89,7 @@ def matches(path: Path, checksum: str) -> tuple[bool, str]:
 
 
 def check_checksum(path: Path, checksum: str) -> None:
-    """Raise `DataError` for a file that has another checksum."""
+    """Raise `DataError` if a file has a different checksum."""
     is_same, actual = matches(path, checksum)
     algorithm, _, published = checksum.partition(":")
     if not is_same:
@@ -100,7 +100,7 @@ def check_checksum(path: Path, checksum: str) -> None:
 
 
 def read_array(path: Path) -> "np.ndarray":
-    """Read a file of numpy's; one that holds objects, which could run code, is refused."""
+    """Read an `npy` file; raise `DataError` if it is damaged, or holds objects, which could run code."""
     import numpy as np
 
     try:
@@ -110,7 +110,7 @@ def read_array(path: Path) -> "np.ndarray":
 
 
 def once(read: Callable[..., T], paths: Iterable[Path], *arguments: Any) -> T:
-    """Return `read(*arguments)`; its last result is cached for the next job of a sweep until its files change."""
+    """Return `read(*arguments)`, and cache the last result for the next job of a sweep until `paths` change."""
     states = [path.stat() for path in paths]
     stamps = tuple(
         (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in states
@@ -124,14 +124,15 @@ def _kept(read: Callable[..., Any], stamps: tuple[Any, ...], *arguments: Any) ->
 
 
 def find(root: Path | str | None, images_per_file: int = IMAGES_PER_FILE) -> tuple[Path, str]:
-    """Find one of the published layouts, all of its files there and, of binary ones, of the right size.
+    """Find a complete published layout of CIFAR-10, in `root` or `root` itself; the binary layout is preferred.
+
+    The sizes of binary files are checked.
 
     Returns:
-        The folder of the files, and the ending of their names: `.bin`, or nothing for the Python layout. It is in
-        `root`, or `root` itself; the binary layout is preferred.
+        The folder of the files, and their extension: `.bin`, or empty for the Python layout.
 
     Raises:
-        DataError: Files are missing or truncated, or as `resolve`.
+        DataError: Files are missing or truncated, or see `resolve`.
     """
     root = resolve(root)
     incomplete = ""
@@ -151,7 +152,7 @@ def find(root: Path | str | None, images_per_file: int = IMAGES_PER_FILE) -> tup
         raise DataError(incomplete)
     raise DataError(
         f"no CIFAR-10 in {root}: put cifar-10-batches-bin/ (data_batch_1.bin to data_batch_5.bin, test_batch.bin) or "
-        "cifar-10-batches-py/ there, unpacked from the archive of https://www.cs.toronto.edu/~kriz/cifar.html, or name "
-        "the folder that holds it by data.root= or CIFAR_LAB_DATA; data.download=true fetches it, data=synthetic needs "
-        "no data"
+        "cifar-10-batches-py/ there, unpacked from the archive of https://www.cs.toronto.edu/~kriz/cifar.html, or set "
+        "data.root= or CIFAR_LAB_DATA to the folder that contains it; data.download=true fetches it, data=synthetic "
+        "needs no data"
     )

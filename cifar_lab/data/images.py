@@ -1,4 +1,4 @@
-"""Images in memory, and the ways to divide them."""
+"""Labelled images in memory, their statistics, and stratified splits."""
 
 from typing import NamedTuple
 
@@ -21,33 +21,33 @@ class LabelledImages(NamedTuple):
     def checked(
         cls, images: Tensor | np.ndarray, labels: Tensor | np.ndarray, num_classes: int | None = None
     ) -> "LabelledImages":
-        """Images uint8 `(N, 32, 32, 3)` and whole labels `(N,)`, of numpy or torch, once a batch can be made of them.
+        """Check and convert images, uint8 `(N, 32, 32, 3)`, and labels, integers `(N,)`, of numpy or torch.
 
         Raises:
-            DataError: They are something else, there are none, or a label is not from 0 to `num_classes` - 1; None
-                sets no limit.
+            DataError: Shapes or dtypes differ from these, there are no images, or a label is outside 0 to
+                `num_classes` - 1; None sets no upper limit.
         """
         images, labels = torch.as_tensor(images), torch.as_tensor(labels)
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (32, 32, 3) or not len(images):
             kind = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
-            raise DataError(f"images are uint8 (N, 32, 32, 3), 0 to 255 and channels last, not {kind}")
+            raise DataError(f"images must be uint8 (N, 32, 32, 3), 0 to 255 and channels last, not {kind}")
         if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.is_complex():
             kind = f"{str(labels.dtype).removeprefix('torch.')} {tuple(labels.shape)}"
-            raise DataError(f"labels of {len(images):,} images are as many whole numbers, not {kind}")
+            raise DataError(f"{len(images):,} images need as many integer labels, not {kind}")
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or (num_classes is not None and high >= num_classes):
             raise DataError(f"labels are from {low} to {high}, outside 0 to {(num_classes or high + 1) - 1}")
         return cls(images, labels.to(torch.int64))
 
     def take(self, indices: Tensor) -> "LabelledImages":
-        """The images at int64 `indices`, in that order."""
+        """Select the images at int64 `indices`, in that order."""
         return LabelledImages(self.images[indices], self.labels[indices])
 
 
 def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
-    """The mean and the deviation of each channel of uint8 images `(N, H, W, 3)`, in [0, 1], to four digits.
+    """Compute the mean and standard deviation of each channel of uint8 images `(N, H, W, 3)`, to four digits.
 
-    The deviation of a channel that does not vary is 1, which can be divided by.
+    Values are scaled to [0, 1]. The deviation of a constant channel is 1, so that it can be a divisor.
     """
     values = torch.arange(256, dtype=torch.float64) / 255
     counts = torch.zeros(3, 256, dtype=torch.float64)
@@ -60,36 +60,35 @@ def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
 
 
 def keyed_generator(*key: int) -> torch.Generator:
-    """Return a CPU generator whose draws depend on `key` alone.
+    """Return a CPU generator whose draws depend only on `key`.
 
-    A key consists of non-negative integers below 2**32. Different keys, also of different lengths, give independent
-    streams.
+    A key consists of non-negative integers below 2**32. Different keys, including keys of different lengths, give
+    independent streams.
     """
     return torch.Generator().manual_seed(key_seed(*key))
 
 
 def key_seed(*key: int) -> int:
-    """A seed for torch, from non-negative integers below 2**32."""
-    # SeedSequence pads its entropy with zeros, so (1,) and (1, 0) would be one stream without the length.
+    """Return a seed for torch from non-negative integers below 2**32."""
+    # SeedSequence pads its entropy with zeros, so (1,) and (1, 0) would give the same stream without the length.
     (state,) = np.random.SeedSequence((len(key), *key)).generate_state(1, np.uint64)
     return int(state) >> 1
 
 
 def stratified_split(labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Divide the images so that each class has the same share in both parts, up to rounding.
+    """Split images by their int64 `labels` `(N,)`, with equal class proportions in both parts, up to rounding.
 
     Returns:
-        The int64 indices of the `count` images that the generator draws by their int64 `labels` `(N,)`, and the indices
-        of the rest, each in ascending order.
+        The int64 indices of the `count` images drawn by the generator, and of the rest, each in ascending order.
 
     Raises:
-        DataError: `count` is negative or more than there are images.
+        DataError: `count` is negative, or exceeds the number of images.
     """
     if not 0 <= count <= len(labels):
         raise DataError(f"cannot take {count:,} of {len(labels):,} images")
     order = torch.randperm(len(labels), generator=generator)
     classes, sizes = labels.unique(return_counts=True)
-    # Largest remainders: every class gets its share rounded down, and those that lost most by it one image more.
+    # Largest-remainder method: round each share down, then give one more image to the largest remainders.
     shares, remainders = sizes * count // len(labels), sizes * count % len(labels)
     shares[remainders.argsort(descending=True, stable=True)[: count - int(shares.sum())]] += 1
     first = torch.zeros(len(labels), dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""The base class of data modules that keep their images in memory."""
+"""Base class of data modules that keep their images in memory."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,8 +17,8 @@ from cifar_lab.machine.exit_codes import UsageError
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 
-# On a CPU, so small that activations find room in memory that training has left; those of larger batches come from the
-# system at every layer, page by page, and evaluation takes up to 1.6 times as long.
+# On a CPU, activations of small batches fit into memory that training has freed. For larger batches, the system
+# allocates memory page by page at every layer, and evaluation takes up to 1.6 times as long.
 _CPU_EVAL_BATCH_SIZE, _EVAL_BATCH_SIZE = 100, 500
 
 Arrays = tuple[Tensor | np.ndarray, Tensor | np.ndarray]
@@ -28,14 +28,14 @@ class InMemoryDataModule(L.LightningDataModule):
     """Keeps images in memory on the training device, and splits and batches them; subclasses load them.
 
     Args:
-        batch_size: Training images per batch, over all processes that train together.
-        augment: Augments each training batch, called `(images, generator)`; None for no augmentation.
+        batch_size: Training images per batch, summed over all training processes.
+        augment: Augments each training batch, called as `(images, generator)`; None for no augmentation.
         mean: Per channel, subtracted from images in [0, 1]. Default: the mean of the training images, to four digits.
         std: Per channel, the divisor. Default: the standard deviation of the training images, to four digits.
         val_fraction: Share of the training images held out, stratified, to choose the epoch. With 0 all images train,
             and the test set is also the validation set.
         train_size: Number of training images, stratified, after the split. Default: all.
-        split_seed: Seed of the split, of `train_size`, `imbalance` and `label_noise`.
+        split_seed: Seed of the split, `train_size`, `imbalance` and `label_noise`.
         seed: Seed of the order of the training images and of their augmentation.
         drop_last: Drop the last training batch of an epoch if it is incomplete.
         skip_easy: Probability of skipping an image whose last loss was below the mean (InfoBatch, arXiv:2303.04947). An
@@ -48,8 +48,7 @@ class InMemoryDataModule(L.LightningDataModule):
         ValueError: `batch_size` is not positive, a share is outside [0, 1), or `imbalance` outside (0, 1].
 
     Attributes:
-        classes: Names of the classes, in the order of the labels. If a subclass does not name them, the labels, once
-            loaded.
+        classes: Class names, in the order of the labels. If a subclass sets none, the labels, once loaded.
         train_available: Number of training images after the split and `imbalance`, once loaded.
     """
 
@@ -95,18 +94,18 @@ class InMemoryDataModule(L.LightningDataModule):
         self._selection: Selection | None = None
 
     def load(self) -> Sequence[Arrays]:
-        """Training images with their labels, and test images with theirs.
+        """Return training images with labels, and test images with labels, as numpy arrays or torch tensors.
 
-        Images are uint8 `(N, 32, 32, 3)`, labels whole numbers `(N,)` from 0 on; numpy's arrays or torch's tensors.
+        Images are uint8 `(N, 32, 32, 3)`; labels are integers `(N,)` from 0.
         """
         raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
-        """Load the images and divide them, the first time that it is called.
+        """Load and divide the images; later calls do nothing.
 
         Raises:
-            DataError: Files are missing or damaged, images or labels are of another kind, a part would be empty, or
-                `train_size` asks for more than there is.
+            DataError: Files are missing or damaged, images or labels have a wrong shape or dtype, a part would be
+                empty, or `train_size` exceeds the number of images.
             ValueError: `drop_last` leaves no training batch.
         """
         if self._splits:
@@ -135,7 +134,7 @@ class InMemoryDataModule(L.LightningDataModule):
 
     @property
     def mean(self) -> Sequence[float]:
-        """Per channel, subtracted from [0, 1] images."""
+        """The mean per channel, subtracted from images in [0, 1]."""
         if self._mean is None:
             self.setup()
         assert self._mean is not None
@@ -143,35 +142,35 @@ class InMemoryDataModule(L.LightningDataModule):
 
     @property
     def std(self) -> Sequence[float]:
-        """Per channel, divided by."""
+        """The divisor per channel, for images in [0, 1]."""
         if self._std is None:
             self.setup()
         assert self._std is not None
         return self._std
 
     def size(self, split: str) -> int:
-        """Number of images in `train`, `val` or `test`."""
+        """Return the number of images in `train`, `val` or `test`."""
         self.setup()
         return len(self._splits[split].labels)
 
     def training_images(self, count: int) -> Tensor:
-        """The first `count` training images, or all, normalised, float32 `(N, 3, 32, 32)`, not augmented."""
+        """Return at most `count` training images, the first ones, normalised, float32 `(N, 3, 32, 32)`."""
         self.setup()
         return normalise(self._splits["train"].images[:count], *map(torch.tensor, (self.mean, self.std)))
 
     @property
     def selection(self) -> Selection | None:
-        """Chooses the images of each epoch; None if an epoch visits all images."""
+        """The selection of each epoch's images; None if an epoch visits all images."""
         if self._selection is None and self.skip_easy:
             self._selection = Selection(self.size("train"), self.skip_easy)
         return self._selection
 
     def state_dict(self) -> dict[str, Any]:
-        """The losses by which images are visited; Lightning keeps a loader's own state within an epoch alone."""
+        """Return the selection's losses; Lightning saves a loader's own state only within an epoch."""
         return {} if self.selection is None else self.selection.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the losses."""
+        """Restore the selection's losses."""
         if self.selection is not None:
             self.selection.load_state_dict(state_dict)
 
@@ -182,7 +181,7 @@ class InMemoryDataModule(L.LightningDataModule):
         return whole + (rest > 0 and not self.drop_last)
 
     def train_dataloader(self) -> BatchLoader:
-        """Shuffled, augmented training batches.
+        """Return a loader of shuffled, augmented training batches.
 
         Raises:
             ValueError: The last batch has fewer images than there are processes.
@@ -198,11 +197,11 @@ class InMemoryDataModule(L.LightningDataModule):
         return loader
 
     def val_dataloader(self) -> BatchLoader:
-        """Validation batches in a fixed order, not augmented."""
+        """Return a loader of validation batches, in a fixed order and not augmented."""
         return self._loader("val")
 
     def test_dataloader(self) -> BatchLoader:
-        """Test batches in a fixed order, not augmented."""
+        """Return a loader of test batches, in a fixed order and not augmented."""
         return self._loader("test")
 
     def _loader(self, split: str, batch_size: int | None = None, **options: Any) -> BatchLoader:

@@ -1,4 +1,4 @@
-"""Facts about an option of `data` that need no torch: whether its files exist, and its number of classes."""
+"""Looks up the files and the number of classes of a data option, without importing torch."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,7 +13,7 @@ _CIFAR100_CLASSES = {"fine": 100, "coarse": 20}
 
 
 def check(option: Mapping[str, Any]) -> None:
-    """Raise `DataError` for data whose files are missing, and may not be fetched."""
+    """Raise `DataError` if files are missing and may not be downloaded."""
     if _class_of(option) == _OWN:
         own.classes(option.get("path"))
         if own.digest(option["path"]) is None:
@@ -34,22 +34,22 @@ def check(option: Mapping[str, Any]) -> None:
 
 
 def num_classes(option: Mapping[str, Any]) -> int:
-    """Number of classes of an option; of a class from outside 10, which the option of the model says otherwise."""
+    """Return an option's number of classes; 10 for an external data module, which the model option may override."""
     if _class_of(option) == "CIFAR100DataModule":
         return _CIFAR100_CLASSES.get(option["labels"], 100)
     if _class_of(option) == _OWN:
-        with suppress(DataError):  # which the check names
+        with suppress(DataError):  # `check` reports it
             return len(own.classes(option.get("path")))
     return 10
 
 
 def dataset_of(option: Mapping[str, Any]) -> Dataset | None:
-    """The published data set of an option; None if it is none."""
+    """Return an option's published data set, or None."""
     return DATASETS.get(_class_of(option))
 
 
 def is_there(option: Mapping[str, Any]) -> bool:
-    """Whether the files of an option are on this machine; of data that has none, true."""
+    """Return whether an option's files are on this machine; True for data without files."""
     if _class_of(option) == _OWN:
         return files.resolve(option["path"]).exists()
     dataset = dataset_of(option)
@@ -57,6 +57,6 @@ def is_there(option: Mapping[str, Any]) -> bool:
 
 
 def _class_of(option: Mapping[str, Any]) -> str:
-    """The name of its data module; empty of one from outside."""
+    """Return the class name of an option's data module; empty for an external one."""
     target = str(option.get("_target_"))
     return target.rpartition(".")[2] if target.startswith("cifar_lab.") else ""

@@ -1,4 +1,4 @@
-"""Augmentations that mix the images of a batch and their labels, by one draw per batch as in the papers' own code."""
+"""Augmentations that mix images and labels within a batch, with one draw per batch as in the papers' own code."""
 
 import torch
 from torch import Tensor
@@ -8,14 +8,14 @@ from cifar_lab.data.augment import flip_crop
 
 
 class MixUp:
-    """Crop and flip as `flip_crop` does, then mix each image and label with its neighbour's (arXiv:1710.09412).
+    """Crop and flip like `flip_crop`, then mix each image and label with its neighbour's (arXiv:1710.09412).
 
-    The weight of the batch is drawn from Beta(alpha, alpha). Departure: the partner is the image before in the batch,
-    which is shuffled, not that of a random permutation.
+    The mixing weight of the batch is drawn from Beta(alpha, alpha). Departure: an image's partner is the previous image
+    in the batch, which is shuffled, instead of one from a random permutation.
 
     Args:
-        alpha: Of the Beta distribution; 1, uniform, is the paper's for CIFAR-10.
-        padding: Pixels of black on each side before the crop.
+        alpha: Parameter of the Beta distribution; the paper uses 1, the uniform distribution, for CIFAR-10.
+        padding: Black pixels on each side before the crop.
 
     Raises:
         ValueError: `alpha` is not positive.
@@ -36,7 +36,7 @@ class MixUp:
     def mix(
         self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Mix normalised images `(B, 3, H, W)`, and int64 labels `(B,)` to probabilities `(B, num_classes)`."""
+        """Mix normalised images `(B, 3, H, W)`, and int64 labels `(B,)` into probabilities `(B, num_classes)`."""
         transform = self._transform(alpha=self.alpha, num_classes=num_classes)
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the CPU's global generator
             torch.set_rng_state(generator.get_state())
@@ -46,11 +46,11 @@ class MixUp:
 
 
 class CutMix(MixUp):
-    """Crop and flip, then replace a rectangle by the neighbour's, the labels mixed by area (arXiv:1905.04899).
+    """Crop and flip, then replace a rectangle by the neighbour's and mix labels by area (arXiv:1905.04899).
 
-    The share of the image that stays is drawn from Beta(alpha, alpha), uniform as in the paper with 1; the rectangle's
-    centre is uniform; one rectangle per batch. Arguments and errors are `MixUp`'s. Departures: the partner is
-    `MixUp`'s, and every batch is mixed, where the paper's code mixes half of those of CIFAR-100.
+    The share of the image that is kept is drawn from Beta(alpha, alpha); 1 makes it uniform, as in the paper. The
+    rectangle's centre is uniform, and a batch has one rectangle. Arguments and errors are those of `MixUp`. Departures:
+    partners are those of `MixUp`, and every batch is mixed; the paper's code mixes half of the batches of CIFAR-100.
     """
 
     _transform = v2.CutMix

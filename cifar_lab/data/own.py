@@ -1,6 +1,6 @@
-"""Images of your own: a folder per class, or arrays in an `npz` file. Imports no torch.
+"""Your own images: a folder per class, or arrays in an `npz` file. Does not import torch.
 
-They are read once and kept as arrays in the user's cache, under the digest of their content.
+Images are read once and kept as arrays in the user's cache, keyed by the digest of their content.
 """
 
 import hashlib
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 _SPLITS, _KINDS = ("train", "test"), ("images", "labels")
 _TEST_FOLDERS = ("test", "val")
-_NAMES = (("{}_images", "{}_labels"), ("x_{}", "y_{}"))  # names of a split's arrays: ours and MedMNIST's, and Keras's
+_NAMES = (("{}_images", "{}_labels"), ("x_{}", "y_{}"))  # array names of a split: ours and MedMNIST's, then Keras's
 _LAYOUT = "a folder per class in path/train and path/test, or in path itself"
 
 
-# Images uint8 `(N, 32, 32, 3)` and labels `(N,)`, by `train` and, if there is one, `test`.
+# Images uint8 `(N, 32, 32, 3)` and labels `(N,)` of `train` and, if present, `test`.
 Splits = dict[str, tuple["np.ndarray", "np.ndarray"]]
 
 
 def digest(path: str | None) -> str | None:
-    """The SHA-256 of the content of a file, or of the names and contents of a folder's images; None without any.
+    """Return the SHA-256 of a file's content, or of the names and contents of a folder's images; None if none exist.
 
-    It is kept in the user's cache and computed again once the size or the time of a file has changed.
+    The digest is kept in the user's cache and recomputed when the size or modification time of a file has changed.
     """
     if not path:
         return None
@@ -60,10 +60,10 @@ def digest(path: str | None) -> str | None:
 
 
 def classes(path: str | None) -> list[str]:
-    """Return the names of the classes: the sorted folders, the array `classes`, or the labels from 0.
+    """Return the class names: the sorted folder names, the array `classes`, or the labels from 0.
 
     Raises:
-        DataError: There are no folders of images.
+        DataError: `path` is empty or does not exist, or there are fewer than two classes.
     """
     if not path:
         raise DataError(f"data.path is not set; name a folder, {_LAYOUT}, or an npz file")
@@ -75,7 +75,7 @@ def classes(path: str | None) -> list[str]:
     else:
         raise DataError(f"data.path={path} does not exist; name a folder, {_LAYOUT}, or an npz file")
     if len(classes) < 2:
-        raise DataError(f"data.path={path} has images of {len(classes)} classes, not of two or more: {_LAYOUT}")
+        raise DataError(f"data.path={path} has images of {len(classes)} classes, fewer than two: {_LAYOUT}")
     return classes
 
 
@@ -84,8 +84,8 @@ def read(path: str, content: str, resize: "Resize") -> Splits:
 
     Args:
         path: Folder or file.
-        content: Its digest.
-        resize: As for `photos.read_image`.
+        content: Digest of the content.
+        resize: See `photos.read_image`.
 
     Raises:
         DataError: An image or an array cannot be used.
@@ -105,7 +105,7 @@ def read(path: str, content: str, resize: "Resize") -> Splits:
 
 
 def _image_names(folder: Path) -> list[str]:
-    """The image files below a folder, relative to it, sorted; links to folders are not followed."""
+    """Return the image files below a folder, relative to it and sorted; links to folders are not followed."""
     from cifar_lab.data.photos import ENDINGS
 
     walked = ((place, name) for place, _, names in os.walk(folder) for name in names if not name.startswith("."))
@@ -152,11 +152,11 @@ def _read_folder(root: Path, names: list[str], resize: "Resize") -> Splits:
 
 
 def _read_arrays(path: Path, kinds: Collection[str]) -> dict[str, "np.ndarray"]:
-    """Arrays of an npz file as `train_images`, `train_labels`, `test_images`, `test_labels` and `classes`.
+    """Read arrays of an npz file as `train_images`, `train_labels`, `test_images`, `test_labels` and `classes`.
 
     Args:
         path: The file.
-        kinds: Of `images`, `labels` and `classes`, those that are needed.
+        kinds: The kinds to read, from `images`, `labels` and `classes`.
     """
     import numpy as np
 
@@ -199,7 +199,7 @@ def _read_file(path: Path, resize: "Resize") -> Splits:
 
 
 def _in_colour(images: "np.ndarray", resize: "Resize", what: str) -> "np.ndarray":
-    """Images uint8 `(N, H, W)`, `(N, H, W, 1)` or `(N, H, W, 3)` as `(N, 32, 32, 3)`."""
+    """Convert uint8 images `(N, H, W)`, `(N, H, W, 1)` or `(N, H, W, 3)` to `(N, 32, 32, 3)`."""
     import numpy as np
     from PIL import Image
 
@@ -211,7 +211,7 @@ def _in_colour(images: "np.ndarray", resize: "Resize", what: str) -> "np.ndarray
         images = images[..., None]
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:
         kind = f"{images.dtype} {shape}"
-        raise DataError(f"{what} images are uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3), not {kind}")
+        raise DataError(f"{what} images must be uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3), not {kind}")
     images = images.repeat(3, axis=3) if images.shape[3] == 1 else images
     if images.shape[1:3] == (SIDE, SIDE):
         return images
@@ -224,7 +224,7 @@ def _sha256(content: str | bytes) -> str:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes this one's place at the end."""
+    """Yield a temporary path, which replaces `path` at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as staging:
         staged = Path(staging) / path.name

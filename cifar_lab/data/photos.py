@@ -14,9 +14,9 @@ from cifar_lab.machine.exit_codes import UsageError
 
 Resize = Literal["crop", "squash"]
 SIDE = 32  # pixels
-MOST_PIXELS = 89_478_485  # Pillow's own limit, beyond which it warns: a quarter of a GiB at three bytes each
+MOST_PIXELS = 89_478_485  # Pillow warns above this limit: a quarter of a GiB at three bytes each
 
-# Not all that Pillow knows: its reader of PostScript, for one, starts another program on the file.
+# Not all of Pillow's formats: its PostScript reader, for example, starts an external program on the file.
 _FORMATS = {
     "AVIF": (".avif",),
     "BMP": (".bmp",),
@@ -41,7 +41,7 @@ def find_images(names: Sequence[str], bad: Callable[[str, str], None]) -> list[P
 
     Args:
         names: A file stands for itself, with any extension. A folder stands for all image files in it and below, by
-            extension, sorted. Another name with `*`, `?` or `[` is a pattern, in which `**` matches any folders.
+            extension, sorted. A name that does not exist and has `*`, `?` or `[` is a pattern; `**` matches folders.
         bad: Called with a name that matches no file, and the reason.
 
     Raises:
@@ -63,7 +63,7 @@ def find_images(names: Sequence[str], bad: Callable[[str, str], None]) -> list[P
 
 
 def _meant(name: str, bad: Callable[[str, str], None]) -> list[Path]:
-    path = Path(os.path.expanduser(name))  # does not change `~nobody`, for which Path.expanduser raises
+    path = Path(os.path.expanduser(name))  # leaves `~nobody` unchanged; Path.expanduser raises
     if path.is_dir():
         if files := _below(path, bad):
             return files
@@ -72,18 +72,18 @@ def _meant(name: str, bad: Callable[[str, str], None]) -> list[Path]:
         return [path]
     if not glob.has_magic(name):
         raise ImageFileError("it does not exist")
-    try:  # not `glob.glob`, which follows links around in circles
+    try:  # not `glob.glob`, which follows circular links
         matches = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
     except ValueError as error:  # such as `a**b`
         raise ImageFileError(str(error)) from None
     visible = [match for match in matches if path.name.startswith(".") or not match.name.startswith(".")]
     if files := [file for match in visible for file in (_below(match, bad) if match.is_dir() else [match])]:
         return files
-    raise ImageFileError("no file is like it")
+    raise ImageFileError("no file matches it")
 
 
 def _below(folder: Path, bad: Callable[[str, str], None]) -> list[Path]:
-    """Yield image files, sorted; links to folders are not followed, because they may form a cycle."""
+    """Return image files, sorted; links to folders are not followed, because they may form a cycle."""
     walked = os.walk(folder, onerror=lambda error: bad(str(error.filename), _reason(error)))
     files = [Path(place, name) for place, _, names in walked for name in names]
     return sorted(file for file in files if file.suffix.lower() in ENDINGS and not file.name.startswith("."))
@@ -125,9 +125,9 @@ def read_image(path: Path, resize: Resize = "crop") -> np.ndarray:
         uint8 `(32, 32, 3)`.
 
     Raises:
-        ImageFileError: The file has a different format, is damaged or not readable, or has more than `MOST_PIXELS`.
+        ImageFileError: The file has a different format, is damaged or unreadable, or exceeds `MOST_PIXELS` pixels.
     """
-    if not path.is_file():  # a pipe would be waited for, a device read without end
+    if not path.is_file():  # reading a pipe would block, and a device may have no end
         raise ImageFileError("it is a folder" if path.is_dir() else "it is not a file")
     Image.init()
     formats = [name for name in _FORMATS if name in Image.OPEN]  # Pillow may have been built without some
@@ -135,9 +135,9 @@ def read_image(path: Path, resize: Resize = "crop") -> np.ndarray:
         if not path.stat().st_size:
             raise ImageFileError("it is empty")
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)  # which `Image.open` gives
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # of `Image.open`
             warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about metadata
-            with Image.open(path, formats=formats) as image:  # reads the header alone
+            with Image.open(path, formats=formats) as image:  # reads only the header
                 image.seek(0)
                 seen = _on_white(ImageOps.exif_transpose(image))
                 return resized(seen, resize)
@@ -150,17 +150,17 @@ def read_image(path: Path, resize: Resize = "crop") -> np.ndarray:
 
 
 def resized(image: Image.Image, resize: Resize) -> np.ndarray:
-    """An image as uint8 `(32, 32, 3)`; `resize` as for `read_image`."""
+    """Resize an image to uint8 `(32, 32, 3)`; for `resize` see `read_image`."""
     function = ImageOps.fit if resize == "crop" else Image.Image.resize
     return np.array(function(image, (SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Any mode as RGB."""
-    if image.mode == "F" or image.mode.startswith("I"):  # Pillow's own conversion would take all above 255 for white
+    """Convert an image of any mode to RGB, on white."""
+    if image.mode == "F" or image.mode.startswith("I"):  # Pillow's own conversion clips all above 255 to white
         values = np.asarray(image)
         if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65_535:
-            raise ImageFileError(f"its {values.dtype} values have no agreed white; save it with 8 or 16 bits")
+            raise ImageFileError(f"its {values.dtype} values have no defined white; save it with 8 or 16 bits")
         image = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:
         seen = image.convert("RGBA")
@@ -170,7 +170,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return f"it is not an image of a known format ({', '.join(_FORMATS)})"
+        return f"it is not an image of a supported format ({', '.join(_FORMATS)})"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return " ".join(str(error).split())[:200] or type(error).__name__

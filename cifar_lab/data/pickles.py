@@ -1,4 +1,4 @@
-"""The Python layout of CIFAR's files, read by an unpickler that knows numpy's arrays of bytes and nothing else."""
+"""Reads CIFAR's files in the Python layout, with an unpickler restricted to numpy arrays of bytes."""
 
 import io
 import pickle
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class _Dtype:
-    """Stands for numpy's dtype in a pickle: bytes, and nothing that holds pointers."""
+    """Replaces numpy's dtype in a pickle; accepts bytes, and no dtype that holds pointers."""
 
     def __init__(self, code: bytes | str, *_: Any) -> None:
         if code not in (b"u1", "u1"):
@@ -37,10 +37,10 @@ class _Array:
 
 
 class _ArrayUnpickler(pickle._Unpickler):
-    """Makes arrays of bytes, texts, numbers and lists; refuses everything else that a pickle could call.
+    """Loads arrays of bytes, strings, numbers and lists, and refuses everything else that a pickle could call.
 
-    It is Python's own, slower by a tenth of a second for a file: the one in C makes room for as many values as the
-    number of the one to be remembered says, so that ten bytes can fill any memory.
+    Based on the unpickler in Python, which is slower by a tenth of a second per file. The one in C allocates its memo
+    up to the index to be stored, so that ten bytes can fill any memory.
     """
 
     _ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
@@ -58,12 +58,12 @@ class _ArrayUnpickler(pickle._Unpickler):
 
 
 def read_batch(path: Path, kind: str, count: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Read planes uint8 `(N, 3072)` and the whole-number labels `(N,)` that the file has under a name.
+    """Read planes, uint8 `(N, 3072)`, and integer labels `(N,)`, which the file has under the key `kind`.
 
-    N is `count`, unless that is None.
+    N must be `count`, unless that is None.
 
     Raises:
-        DataError: The file holds something else.
+        DataError: The file has different content.
     """
     planes, labels = unpickled(path, lambda batch: (batch[b"data"].values, np.asarray(batch[kind.encode()])))
     expected = (labels.size if count is None else count, RECORD_BYTES - 1)
@@ -76,7 +76,7 @@ def read_batch(path: Path, kind: str, count: int | None) -> tuple[np.ndarray, np
 
 
 def unpickled(path: Path, take: Callable[[dict[bytes, Any]], T]) -> T:
-    """Read the mapping in a pickle file and return `take` of it; raise `DataError` for other content."""
+    """Load the mapping in a pickle file and return `take` of it; raise `DataError` for other content."""
     try:
         return take(_ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load())
     except Exception as error:  # damaged bytes can make the unpickler raise nearly anything

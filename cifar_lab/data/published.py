@@ -1,4 +1,4 @@
-"""Readers of published data sets other than CIFAR-10, in the layouts that torchvision leaves.
+"""Readers of published data sets other than CIFAR-10, in the layouts that torchvision writes.
 
 Each takes the folder of the files and returns training and test images.
 """
@@ -21,10 +21,10 @@ _DAMAGED = "unpack the archive again"
 
 
 def cifar100(folder: Path, labels: str) -> tuple[list[str], LabelledImages, LabelledImages]:
-    """The names of the `fine` or `coarse` classes, then the images of `cifar-100-python` (Krizhevsky 2009).
+    """Read the names of the `fine` or `coarse` classes and the images of `cifar-100-python` (Krizhevsky 2009).
 
     Raises:
-        DataError: A file holds something else.
+        DataError: A file has different content.
     """
     names = unpickled(folder / "meta", lambda meta: [name.decode() for name in meta[f"{labels}_label_names".encode()]])
 
@@ -37,10 +37,10 @@ def cifar100(folder: Path, labels: str) -> tuple[list[str], LabelledImages, Labe
 
 
 def svhn(folder: Path) -> tuple[LabelledImages, ...]:
-    """The images of `train_32x32.mat` and `test_32x32.mat`; the files' label 10 is the digit 0.
+    """Read the images of `train_32x32.mat` and `test_32x32.mat`, in which label 10 is the digit 0.
 
     Raises:
-        DataError: A file holds something else.
+        DataError: A file has different content.
     """
     from scipy.io import loadmat
 
@@ -57,10 +57,10 @@ def svhn(folder: Path) -> tuple[LabelledImages, ...]:
 
 
 def fashion_mnist(folder: Path) -> tuple[LabelledImages, ...]:
-    """The images of Fashion-MNIST's four files, grey in three channels, with two black pixels at each side.
+    """Read the images of Fashion-MNIST's four files, grey in three channels, with two black pixels on each side.
 
     Raises:
-        DataError: A file holds something else.
+        DataError: A file has different content.
     """
     from torchvision.datasets.mnist import read_image_file, read_label_file
 
@@ -69,7 +69,7 @@ def fashion_mnist(folder: Path) -> tuple[LabelledImages, ...]:
             try:
                 images: Tensor = read_image_file(str(folder / f"{name}-images-idx3-ubyte"))
                 labels: Tensor = read_label_file(str(folder / f"{name}-labels-idx1-ubyte"))
-            except Exception as error:  # torchvision asserts
+            except Exception as error:  # torchvision uses assertions
                 words = " ".join(str(error).split())[:200] or type(error).__name__
                 raise DataError(f"{folder} has no Fashion-MNIST ({name}: {words}); {_DAMAGED}") from None
             padded = F.pad(images, (2, 2, 2, 2))[..., None].expand(-1, -1, -1, 3)

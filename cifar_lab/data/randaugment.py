@@ -1,4 +1,4 @@
-"""RandAugment of whole batches, each image by its own random numbers."""
+"""RandAugment of whole batches, with separate random numbers for each image."""
 
 import math
 from collections.abc import Callable
@@ -17,13 +17,13 @@ MAX_MAGNITUDE = 30
 
 
 class Operation(NamedTuple):
-    """One of RandAugment's operations, as in torchvision; its strength is linear between two magnitudes."""
+    """One of RandAugment's operations, as in torchvision; its strength is linear in the magnitude."""
 
     function: Callable[[Tensor, float], Tensor]  # of images (N, 3, H, W) and a strength, in the operation's own units
     weakest: float = 0.0  # strength at magnitude 0
     strongest: float = 0.0  # at magnitude 30
     signed: bool = False  # half of the images get the negative strength
-    moves_pixels: bool = False  # each pixel of the result is one of the image's pixels, or black, wherever it lay
+    moves_pixels: bool = False  # each pixel of the result is some pixel of the image, or black
 
 
 def _shear(image: Tensor, x: float, y: float) -> Tensor:
@@ -38,8 +38,8 @@ def _translate(image: Tensor, x: float, y: float) -> Tensor:
 
 
 def _adjust_sharpness(images: Tensor, factor: float) -> Tensor:
-    """Torchvision's `adjust_sharpness`, which fills its kernel in from the CPU and so waits for a GPU at each call."""
-    # Planes, because on a GPU the convolution of channels that lie last may round to TensorFloat-32.
+    """Adjust sharpness like torchvision, which copies its kernel from the CPU and so waits for a GPU at each call."""
+    # Contiguous planes, because on a GPU a channels_last convolution may round to TensorFloat-32.
     planes = images.contiguous()
     smoothed = planes.clone()
     kernel = _smoothing_kernel(images.device).expand(images.shape[1], 1, 3, 3)
@@ -59,11 +59,11 @@ OPERATIONS = {
     # Slope: pixels sideways per row, or down per column.
     "ShearX": Operation(lambda image, slope: _shear(image, slope, 0), 0, 0.3, signed=True, moves_pixels=True),
     "ShearY": Operation(lambda image, slope: _shear(image, 0, slope), 0, 0.3, signed=True, moves_pixels=True),
-    # Share of the image's side: 150 of the 331 pixels of the images that the paper's magnitudes were made for.
+    # Share of the image's side: the paper's magnitudes are for images of 331 pixels, moved by up to 150.
     "TranslateX": Operation(lambda image, x: _translate(image, x, 0), 0, 150 / 331, signed=True, moves_pixels=True),
     "TranslateY": Operation(lambda image, y: _translate(image, 0, y), 0, 150 / 331, signed=True, moves_pixels=True),
     "Rotate": Operation(lambda image, degrees: tvf.rotate(image, degrees), 0, 30, signed=True, moves_pixels=True),
-    # Change of the factor from 1, which does not change the image.
+    # Difference of the factor from 1, which leaves the image unchanged.
     "Brightness": Operation(lambda image, change: tvf.adjust_brightness(image, 1 + change), 0, 0.9, signed=True),
     "Color": Operation(lambda image, change: tvf.adjust_saturation(image, 1 + change), 0, 0.9, signed=True),
     "Contrast": Operation(lambda image, change: tvf.adjust_contrast(image, 1 + change), 0, 0.9, signed=True),
@@ -71,10 +71,10 @@ OPERATIONS = {
     "Posterize": Operation(lambda image, bits: tvf.posterize(image, round(bits)), 8, 4),
     "Solarize": Operation(lambda image, threshold: tvf.solarize(image, threshold), 255, 0),
     "AutoContrast": Operation(lambda image, _: tvf.autocontrast(image)),
-    # The first version's takes one image at a time, and waits for the device at each; the results are the same.
+    # The function of v1 takes one image at a time and waits for the device at each; the results are the same.
     "Equalize": Operation(lambda image, _: tvf2.equalize(image)),
 }
-"""By torchvision's names, in its order."""
+"""Keyed by torchvision's names, in its order."""
 
 
 def randaugment(
@@ -82,20 +82,20 @@ def randaugment(
 ) -> Tensor:
     """Crop and flip like `flip_crop`, then apply random operations, drawn for each image and round.
 
-    Equals `torchvision.transforms.RandAugment` (arXiv:1909.13719) on a uint8 tensor bit for bit: its 14 operations and
-    strengths, which are not all those of the paper, nearest-neighbour interpolation, and black fill. Departure: the
-    paper also cuts out a square. On PIL images torchvision gives nearly the same: at magnitude 9 the levels of Color,
-    Contrast, Sharpness and AutoContrast differ by at most 1 of 255.
+    Equals `torchvision.transforms.RandAugment` (arXiv:1909.13719) on a uint8 tensor bit for bit: 14 operations and
+    their strengths, some of which differ from the paper's, nearest-neighbour interpolation, and black fill. Departure:
+    the paper also cuts out a square. On PIL images torchvision's results are nearly the same: at magnitude 9 the levels
+    of Color, Contrast, Sharpness and AutoContrast differ by at most 1 of 255.
 
     Args:
         images: uint8 `(B, H, W, 3)`.
         generator: A CPU generator.
         num_ops: Number of operations per image, each drawn uniformly from the 14.
         magnitude: Strength of all the operations, 0 to 30.
-        padding: Pixels of black on each side before the crop.
+        padding: Black pixels on each side before the crop.
 
     Raises:
-        ValueError: `num_ops` is negative, or `magnitude` not from 0 to 30.
+        ValueError: `num_ops` is negative, or `magnitude` is outside 0 to 30.
     """
     if num_ops < 0:
         raise ValueError(f"num_ops must be at least 0, not {num_ops}")
@@ -108,9 +108,9 @@ def randaugment(
 
 
 def draw_operations(num_ops: int, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw which operation each of `count` images meets in each round, and the sign of its strength.
+    """Draw the operation of each of `count` images in each round, and the sign of its strength.
 
-    Both are `(num_ops, count)`: int64 indices into `OPERATIONS`, and bool, whether the strength is negative.
+    Both are `(num_ops, count)`: int64 indices into `OPERATIONS`, and bool, true for a negative strength.
     """
     operations = torch.randint(len(OPERATIONS), (num_ops, count), generator=generator)
     negated = torch.randint(2, (num_ops, count), generator=generator) == 1
@@ -119,9 +119,8 @@ def draw_operations(num_ops: int, count: int, generator: torch.Generator) -> tup
 
 
 def _apply_operations(images: Tensor, operations: Tensor, negated: Tensor, magnitude: int) -> Tensor:
-    """Apply to each image its own operation: an index into `OPERATIONS`, and the sign of its strength, on the CPU."""
-    # Images of one operation and sign are neighbours while they are worked on. All this is known on the CPU, so the
-    # device is not waited for.
+    """Apply to each image its own operation, an index into `OPERATIONS` and a sign, both on the CPU."""
+    # Images are sorted by operation and sign. The order is computed on the CPU, so nothing waits for the device.
     kinds = 2 * operations + negated
     order = kinds.argsort(stable=True)
     sorted_from, sorted_to = to_device(torch.stack([order, order.argsort()]), images.device)
@@ -137,14 +136,14 @@ def _apply_operations(images: Tensor, operations: Tensor, negated: Tensor, magni
 
 @cache
 def strength(operation: Operation, magnitude: int, negated: bool = False) -> float:
-    """The strength of `operation` at a magnitude of 0 to 30."""
-    # In float32, like torchvision's, so that both agree bit for bit.
+    """Return the strength of `operation` at a magnitude of 0 to 30."""
+    # In float32 like torchvision, so that both agree bit for bit.
     absolute = float(torch.linspace(operation.weakest, operation.strongest, MAX_MAGNITUDE + 1)[magnitude])
     return -absolute if negated else absolute
 
 
 def apply_operation(images: Tensor, operation: Operation, strength: float) -> Tensor:
-    """Apply one operation at one strength to all the images `(N, H, W, 3)`."""
+    """Apply one operation at one strength to images `(N, H, W, 3)`."""
     if len(images) == 0:
         return images
     if not operation.moves_pixels:
@@ -165,8 +164,8 @@ def _sources(
 ) -> Tensor:
     """Return the source of each value of the flattened result: its index in the flattened image from 1, or 0 for black.
 
-    The move is applied to an image of indices. It is computed on the CPU, so that rounding between two pixels is the
-    same for all devices.
+    The operation is applied to an image of indices, on the CPU, so that rounding between two pixels is the same for all
+    devices.
     """
     places = torch.arange(1.0, height * width * channels + 1).view(height, width, channels)
     moved = function(places.permute(2, 0, 1), strength).permute(1, 2, 0)

@@ -1,4 +1,4 @@
-"""Which images an epoch visits, by the losses of their last visits."""
+"""Selection of the images that an epoch visits, by the losses of their last visits."""
 
 import torch
 from torch import Tensor
@@ -7,13 +7,13 @@ from cifar_lab.data.images import keyed_generator
 
 
 class Selection:
-    """Skips easy images at random, so that an epoch visits the others more often.
+    """Skips easy images at random, and visits the others more often.
 
-    An epoch visits as many images as there are, in passes. A pass visits each image once, but skips an image whose loss
-    at its last visit was below the mean with probability `skip_easy`. When a pass ends within an epoch, the next one
-    begins. The first epoch is one pass over all images. Losses and means are those at the start of the epoch. Source:
-    InfoBatch (arXiv:2303.04947), section 3. Departures: an epoch of InfoBatch is one shorter pass, the gradients of the
-    remaining easy images are multiplied by 1 / (1 - `skip_easy`), and the last epochs visit all images.
+    An epoch has as many visits as there are images, in passes. A pass visits each image once, but with probability
+    `skip_easy` skips an image whose loss at its last visit was below the mean. When a pass ends within an epoch, the
+    next one begins. The first epoch is one pass over all images. Losses and means are those at the start of the epoch.
+    Source: InfoBatch (arXiv:2303.04947), section 3. Departures: an epoch of InfoBatch is one shorter pass, gradients of
+    the remaining easy images are multiplied by 1 / (1 - `skip_easy`), and the last epochs visit all images.
 
     Args:
         count: Number of images.
@@ -22,16 +22,16 @@ class Selection:
 
     def __init__(self, count: int, skip_easy: float) -> None:
         self.skip_easy = skip_easy
-        self.losses = torch.full((count,), torch.nan)  # of each image's last visit, on the device that trains
-        self.known = self.losses.clone()  # those at the epoch's start
-        self.times = torch.zeros(count, dtype=torch.int64)  # how often each image has been visited
+        self.losses = torch.full((count,), torch.nan)  # loss of each image's last visit, on the training device
+        self.known = self.losses.clone()  # the losses at the start of the epoch
+        self.times = torch.zeros(count, dtype=torch.int64)  # number of visits of each image
 
     def begin(self) -> None:
         """Begin an epoch."""
         self.known = self.losses.to("cpu", copy=True)
 
     def order(self, *key: int) -> Tensor:
-        """The int64 indices of the epoch's images, drawn with a key, in the order in which they are visited."""
+        """Return the int64 indices of the epoch's images, drawn with `key`, in the order of the visits."""
         generator = keyed_generator(*key)
         count = len(self.known)
         if self.known.isnan().any():
@@ -45,23 +45,23 @@ class Selection:
         return torch.cat(passes)[:count]
 
     def visited(self, indices: Tensor) -> Tensor:
-        """Count a visit of images, int64 `(B,)` on the CPU; returns how often each had been visited before."""
+        """Count a visit of images, int64 `(B,)` on the CPU, and return the number of earlier visits of each."""
         ordered, places = indices.sort(stable=True)
         before = self.times[indices]
-        # One that two passes meet in this batch is counted for each.
+        # Where two passes meet in a batch, an image may occur twice; each occurrence counts.
         before[places] += torch.arange(len(indices)) - torch.searchsorted(ordered, ordered)
         self.times += torch.bincount(indices, minlength=len(self.times))
         return before
 
     def note(self, indices: Tensor, losses: Tensor) -> None:
-        """Note images' losses, both `(B,)`, on one device."""
+        """Record the losses of images, both `(B,)` and on the same device."""
         self.losses = self.losses.to(losses.device)
         self.losses[indices] = losses.float()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Losses and numbers of visits."""
+        """Return the losses and numbers of visits."""
         return {"losses": self.losses.to("cpu", copy=True), "known": self.known.clone(), "times": self.times.clone()}
 
     def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
-        """Go on where `state_dict` was."""
+        """Restore the state returned by `state_dict`."""
         self.losses, self.known, self.times = (state_dict[name].clone() for name in ("losses", "known", "times"))

@@ -1,6 +1,6 @@
-"""Synthetic pictures of stripes, lattices and shapes, made on the spot where CIFAR-10 cannot be downloaded.
+"""Synthetic images of stripes, lattices and shapes, for machines where CIFAR-10 cannot be downloaded.
 
-They have CIFAR-10's format and nothing of its content: no result on them may be called CIFAR-10.
+They have CIFAR-10's format but none of its content. Never report a result on them as a CIFAR-10 result.
 """
 
 import math
@@ -13,7 +13,7 @@ from cifar_lab.data.images import NUM_CLASSES, LabelledImages, keyed_generator
 
 _SIDE = 32
 _CHUNK = 1000  # images at a time: each float32 copy of them takes 12 MB
-_STREAM = int.from_bytes(b"synthetic")  # keeps the draws apart from those of a split or an epoch with the same seed
+_STREAM = int.from_bytes(b"synthetic")  # separates the draws from those of a split or an epoch with the same seed
 
 
 def _wave(phase: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def _wave(phase: Tensor) -> Tensor:
 
 
 def _inside(distance: Tensor) -> Tensor:
-    """A shape with edges about a pixel wide, from the signed distance to its outline, positive inside."""
+    """Render a shape with edges about one pixel wide from the signed distance to its outline, positive inside."""
     return torch.tanh(8 * distance)
 
 
@@ -53,7 +53,7 @@ def _uniform(low: float, high: float, shape: tuple[int, ...], generator: torch.G
 
 
 def _layer(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw each label's family at a random place, size, tilt and colour: float32 `(N, 32, 32, 3)`, within -1 to 1."""
+    """Draw each label's family with random position, size, tilt and colour: float32 `(N, 32, 32, 3)` in [-1, 1]."""
     count = len(labels)
     centre_x, centre_y = _uniform(-4, 4, (2, count, 1, 1), generator)
     size = _uniform(6, 9, (count, 1, 1), generator)
@@ -67,16 +67,16 @@ def _layer(labels: Tensor, generator: torch.Generator) -> Tensor:
         members = (labels == label).nonzero()[:, 0]
         field[members] = family(u[members], v[members])
     # Light on dark is as likely as dark on light, so every class has the same mean image and a linear model fails.
-    # The 1.5 leans colours towards grey, so that a pattern differs from its ground in brightness more than in hue.
+    # The 1.5 shifts colours towards grey, so that a pattern differs from its background in brightness more than in hue.
     colour = torch.nn.functional.normalize(torch.randn(count, 1, 1, 3, generator=generator) + 1.5, dim=-1)
     return (field * polarity)[..., None] * colour
 
 
 def _draw(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw uint8 images `(N, 32, 32, 3)`: the label's layer, a fainter one of any class, and noise, on one colour."""
+    """Draw uint8 images `(N, 32, 32, 3)`: the label's layer, a fainter one of any class and noise, on one colour."""
     count = len(labels)
     distractors = torch.randint(NUM_CLASSES, (count,), generator=generator)
-    # The three strengths, in grey levels or as a share, were tuned until the CNN had a few percent left to win.
+    # The three strengths, in grey levels or as a share, were tuned so that the CNN has a few percent left to gain.
     contrast = _uniform(40, 100, (count, 1, 1, 1), generator)
     images = _layer(labels, generator).mul_(contrast)
     images += _layer(distractors, generator).mul_(contrast * _uniform(0, 0.65, (count, 1, 1, 1), generator))
@@ -93,7 +93,7 @@ def _split(count: int, generator: torch.Generator) -> LabelledImages:
 def generate(num_train: int, num_test: int, seed: int = 0) -> tuple[LabelledImages, LabelledImages]:
     """Draw a training and a test set of ten classes, independent of each other and of the global random state.
 
-    Nothing trained on them may be called CIFAR-10. Measured on 10,000 training and 2,000 test images, data and model
+    Never report a result on them as CIFAR-10. Measured on 10,000 training and 2,000 test images, data and model
     seeds 0, 1 and 2: multinomial logistic regression on the pixels (Adam, 20 epochs) reaches 12.8 to 13.7 % test
     accuracy, after fitting 58 to 59 % of the training images; `cifar_lab.models.CNN` with LeakyReLU(0.1), trained for
     three epochs (Adam, cosine, crops and flips), 92.8 to 95.5 %. Squares and discs are its most frequent mistakes.
@@ -101,11 +101,11 @@ def generate(num_train: int, num_test: int, seed: int = 0) -> tuple[LabelledImag
     Args:
         num_train: Number of training images, at least 1.
         num_test: Number of test images, at least 1.
-        seed: Non-negative; varies all images. The same three arguments give the same tensors.
+        seed: Non-negative seed of all images. The same three arguments give the same tensors.
 
     Returns:
-        The training and the test images, uint8 `(N, 32, 32, 3)` with int64 labels `(N,)` in random order. The sizes
-        of two classes differ by one image at most.
+        The training and the test images, uint8 `(N, 32, 32, 3)` with int64 labels `(N,)` in random order. Class
+        sizes differ by at most one image.
 
     Raises:
         ValueError: A number of images is less than 1, or `seed` is negative.

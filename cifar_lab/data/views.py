@@ -12,11 +12,11 @@ KINDS = ("flip", "flip_translate")
 def over_views(
     forward: Callable[[Tensor], Tensor], images: Tensor, logits: Tensor, kind: str, below: float = 1.0
 ) -> Tensor:
-    """Average logits over views of each image: `flip`, the image and its mirror, or `flip_translate`.
+    """Average logits over views of each image: `flip`, the image and its mirror image, or `flip_translate`.
 
-    `flip_translate` is 1/2 of `flip`'s mean, plus 1/4 each of its mean for the image moved by one pixel up and left,
-    and down and right, with reflected edges (`infer` of github.com/KellerJordan/cifar10-airbench; arXiv:2404.00498,
-    section 3.5).
+    `flip_translate` weights the mean of `flip` by 1/2, and that for the image moved by one pixel up and left, and down
+    and right, with reflected edges, by 1/4 each (`infer` of github.com/KellerJordan/cifar10-airbench;
+    arXiv:2404.00498, section 3.5).
 
     Args:
         forward: Maps normalised images `(N, 3, H, W)` to logits `(N, num_classes)`.

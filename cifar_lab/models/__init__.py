@@ -1,6 +1,6 @@
 """Networks for 32x32 colour images; each maps `(N, 3, 32, 32)` to logits `(N, num_classes)`.
 
-Convolutions of the report's networks keep the module names of its published weight files, so those files load here.
+Convolutions of the report's networks keep the module names of its published weight files, so those files can be loaded.
 """
 
 from cifar_lab.models.cnn import CNN

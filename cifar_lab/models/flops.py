@@ -1,14 +1,16 @@
-"""The operations of a network."""
+"""Floating-point operations of a network."""
 
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
 def flops(network: nn.Module, images: Tensor) -> int:
-    """Floating-point operations of a forward pass in evaluation: matrix products and convolutions, 2 a multiply-add.
+    """Count the floating-point operations of matrix products and convolutions in a forward pass in evaluation mode.
+
+    A multiply-add counts as 2 operations.
 
     Args:
-        network: Keeps its mode.
+        network: Its mode is restored.
         images: `(N, 3, H, W)`, on the network's device; nothing is computed on torch's `meta` device.
     """
     training = network.training

@@ -1,4 +1,4 @@
-"""Layers and initial weights that the architectures share."""
+"""Layers and initial weights shared by the architectures."""
 
 from collections.abc import Callable
 
@@ -8,12 +8,12 @@ Activation = Callable[[], nn.Module]
 
 
 def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """A 3x3 convolution with padding 1, which keeps height and width, and with a bias."""
+    """Return a 3x3 convolution with a bias, and with padding 1, which keeps height and width."""
     return nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
 
 
 def norm(num_features: int, batch_norm: bool) -> nn.Module:
-    """Return BatchNorm (arXiv:1502.03167), or an Identity, so that the names of later layers are the same."""
+    """Return BatchNorm (arXiv:1502.03167), or an Identity, which keeps the names of later layers the same."""
     return nn.BatchNorm2d(num_features) if batch_norm else nn.Identity()
 
 
@@ -39,11 +39,11 @@ def _is_monotone(activation: nn.Module) -> bool:
 
 
 def initialise(model: nn.Module, init: str) -> None:
-    """Draw the weights of every convolution and linear layer again, in place.
+    """Initialise the weights of every convolution and linear layer, in place.
 
     Args:
         model: Any network.
-        init: `default` leaves PyTorch's own; `xavier` is Xavier-normal with gain 1 (Glorot and Bengio 2010,
+        init: `default` keeps PyTorch's own; `xavier` is Xavier-normal with gain 1 (Glorot and Bengio 2010,
             equation 12); `he` is He-normal for ReLU over the fan-in (arXiv:1502.01852, equation 10). Both set
             biases to zero. `identity` keeps PyTorch's own, except that the first output channels of each convolution
             copy its input channels (arXiv:2404.00498, section 3.3).

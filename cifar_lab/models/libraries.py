@@ -1,4 +1,4 @@
-"""Networks of torchvision and timm, made for larger images, with stems for 32x32."""
+"""Networks of torchvision and timm, designed for larger images, with stems for 32x32."""
 
 import difflib
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 _SIDE = 32  # of an image, in pixels
-_OPTIONS: dict[str, dict[str, Any]] = {  # of torchvision's, by the beginning of their names
+_OPTIONS: dict[str, dict[str, Any]] = {  # arguments of torchvision's networks, by prefix of their names
     "googlenet": {"aux_logits": False, "init_weights": False},
     "inception_v3": {"aux_logits": False, "init_weights": False},
     "vit_": {"image_size": _SIDE},
@@ -15,7 +15,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {  # of torchvision's, by the beginning of
 
 
 class _Network(nn.Module):
-    """A library's network."""
+    """A library's network, with `keep_resolution` if `small_stem`."""
 
     def __init__(self, network: nn.Module, small_stem: bool) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Torchvision(_Network):
     """A classification network of torchvision, with random weights and no auxiliary classifiers.
 
     Args:
-        architecture: Its name, one of `torchvision.models.list_models(torchvision.models)`.
+        architecture: Name of the network, one of `torchvision.models.list_models(torchvision.models)`.
         small_stem: Apply `keep_resolution`.
         num_classes: Number of logits.
 
@@ -50,10 +50,10 @@ class Torchvision(_Network):
 
 
 class Timm(_Network):
-    """A network of timm, with random weights; one that is made for a size of images is made for 32x32.
+    """A network of timm, with random weights, and built for 32x32 images if it needs an image size.
 
     Args:
-        architecture: Its name, one of `timm.list_models()`.
+        architecture: Name of the network, one of `timm.list_models()`.
         small_stem: Apply `keep_resolution`.
         num_classes: Number of logits.
 
@@ -68,18 +68,18 @@ class Timm(_Network):
         _check_known(architecture, timm.list_models(), "timm")
         try:
             network = timm.create_model(architecture, num_classes=num_classes, img_size=_SIDE)
-        except TypeError:  # it takes images of any size
+        except TypeError:  # it accepts images of any size
             network = _made(timm.create_model, architecture, num_classes=num_classes)
         super().__init__(network, small_stem)
 
 
 def keep_resolution(network: nn.Module) -> None:
-    """Have the stem of a network keep the resolution of its images, in place.
+    """Change the stem of a network, in place, to keep the resolution of its images.
 
-    If its first convolution has stride 2 and a larger kernel, it gets stride 1 and, if that is 7x7, a 3x3 kernel. The
-    max-pool behind it, in front of the second convolution or called `maxpool`, is removed. So are the stems of
-    ResNets, DenseNets, EfficientNets, MobileNets, RegNets and ShuffleNets. Other stems stay: of VGGs, which have
-    stride 1, and those that cut images into patches, of transformers and ConvNeXts.
+    If the first convolution has stride 2 and a kernel larger than 2x2, it gets stride 1; a 7x7 kernel becomes 3x3. The
+    max-pool after it, before the second convolution or named `maxpool`, is removed. This applies to ResNets, DenseNets,
+    EfficientNets, MobileNets, RegNets and ShuffleNets. Other stems do not change: those of VGGs, which have stride 1,
+    and those of transformers and ConvNeXts, which cut images into patches.
     """
     modules = dict(network.named_modules())
     names = [name for name, module in modules.items() if isinstance(module, nn.Conv2d)]
@@ -107,5 +107,5 @@ def _check_known(architecture: str, known: Sequence[str], library: str) -> None:
 def _made(make: Callable[..., nn.Module], architecture: str, **options: Any) -> nn.Module:
     try:
         return make(architecture, **options)
-    except Exception as error:  # nearly any, of networks for other inputs
-        raise ValueError(f"model.architecture={architecture} cannot be made for 32x32 images: {error}") from error
+    except Exception as error:  # networks for other inputs raise nearly anything
+        raise ValueError(f"model.architecture={architecture} cannot be built for 32x32 images: {error}") from error

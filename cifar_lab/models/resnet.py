@@ -17,8 +17,8 @@ class BasicBlock(nn.Module):
         batch_norm: Normalise after each convolution; without it the convolutions have a bias.
         activation: Called twice, without arguments.
         dropout: Probability of dropping an input of the second convolution.
-        shortcut: `projection`, a 1x1 convolution where the shapes differ (the paper's option B), or `padding`, the
-            input at every `stride`-th pixel, with channels of zeros behind its own (option A).
+        shortcut: Used where the shapes differ: `projection`, a 1x1 convolution (the paper's option B), or `padding`,
+            the input at every `stride`-th pixel, followed by channels of zeros (option A).
     """
 
     preactivation = False
@@ -59,7 +59,7 @@ class BasicBlock(nn.Module):
 
 
 class _Padding(nn.Module):
-    """Every `stride`-th pixel, with `channels` channels of zeros."""
+    """Takes every `stride`-th pixel and appends `channels` channels of zeros."""
 
     def __init__(self, stride: int, channels: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class _Padding(nn.Module):
 class PreActBlock(BasicBlock):
     """A basic block with normalisation and activation before each convolution (arXiv:1603.05027, figure 4 e).
 
-    A projection gets the activated input, and has no BatchNorm. Dropout before the second convolution is that of
+    A projection takes the activated input and has no BatchNorm. Dropout before the second convolution follows
     arXiv:1605.07146, section 2.4. `ResNet` already activates the input of its first block.
     """
 
@@ -88,19 +88,19 @@ class PreActBlock(BasicBlock):
 
 
 class ResNet(nn.Module):
-    """Stages of basic blocks behind a 3x3 stem, then a global average and one linear layer.
+    """A 3x3 stem, stages of basic blocks, global average pooling and one linear layer.
 
-    arXiv:1512.03385 with the stem that CIFAR-10 asks for: 3x3, stride 1, no max-pool. Four stages of two blocks
-    are ResNet-18; the report's network has three, and so 14 weighted layers. Three stages of three blocks with 16, 32
-    and 64 channels and shortcuts by padding are the paper's ResNet-20 for CIFAR-10 (section 4.2).
+    arXiv:1512.03385 with a stem for CIFAR-10: 3x3, stride 1, no max-pool. Four stages of two blocks are ResNet-18; the
+    report's network has three stages, and thus 14 weighted layers. Three stages of three blocks with 16, 32 and 64
+    channels and padding shortcuts are the paper's ResNet-20 for CIFAR-10 (section 4.2).
 
     Args:
         blocks: Number of basic blocks per stage.
         widths: Channels per stage; every stage but the first halves height and width.
-        stem: Channels of the stem; None is the first stage's.
-        preactivation: Normalise and activate in front of convolutions, and once behind the last block
-            (arXiv:1603.05027), as wide residual networks do (arXiv:1605.07146).
-        shortcut: Where shapes differ: `projection` or `padding`, see `BasicBlock`.
+        stem: Channels of the stem; None for those of the first stage.
+        preactivation: Normalise and activate before each convolution, and once after the last block
+            (arXiv:1603.05027), as in wide residual networks (arXiv:1605.07146).
+        shortcut: Used where shapes differ: `projection` or `padding`, see `BasicBlock`.
         block_dropout: Probability of dropping an input of each block's second convolution.
         batch_norm: Normalise after each convolution; without it the convolutions have a bias.
         activation: Called once per layer, without arguments.
@@ -126,10 +126,10 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         if not blocks or len(blocks) != len(widths):
-            raise ValueError(f"blocks={list(blocks)} and widths={list(widths)} must be of one length, at least 1")
+            raise ValueError(f"blocks={list(blocks)} and widths={list(widths)} must have the same length, at least 1")
         in_channels = stem or widths[0]
         if shortcut == "padding" and sorted([in_channels, *widths]) != [in_channels, *widths]:
-            raise ValueError(f"shortcut=padding removes no channels; widths={list(widths)} must not fall")
+            raise ValueError(f"shortcut=padding cannot remove channels; widths={list(widths)} must not decrease")
         self.conv1 = nn.Conv2d(3, in_channels, 3, padding=1, bias=not batch_norm)
         self.bn1 = norm(in_channels, batch_norm)
         self.activation1 = activation()

@@ -10,7 +10,7 @@ from cifar_lab.models.layers import Activation, initialise
 
 
 class _Group(nn.Module):
-    """A convolution and a pool, then further convolutions, each with BatchNorm and activation."""
+    """A convolution and a pool, then more convolutions, each with BatchNorm and activation."""
 
     def __init__(
         self,
@@ -45,8 +45,8 @@ class SpeedCNN(nn.Module):
     """The network of airbench (arXiv:2404.00498, section 3; github.com/KellerJordan/cifar10-airbench).
 
     A 2x2 convolution that whitens patches, three groups of convolutions, a 3x3 max-pool, and a linear layer without
-    bias and with scaled logits. A group halves height and width. Departures from airbench94: the bias of the whitening
-    convolution trains in all epochs, not only in the first three, and BatchNorm has PyTorch's eps.
+    bias and with scaled logits. Each group halves height and width. Departures from airbench94: the bias of the
+    whitening convolution trains in all epochs, not only in the first three, and BatchNorm has PyTorch's eps.
 
     Args:
         widths: Channels of the three groups. airbench94 has (64, 256, 256), airbench96 (128, 384, 512).
@@ -109,10 +109,10 @@ class SpeedCNN(nn.Module):
 
     @torch.no_grad()
     def fit_to(self, images: Tensor) -> None:
-        """Set the first convolution to whiten the 2x2 patches of images: its outputs are uncorrelated, of variance 1.
+        """Set the first convolution to whiten the 2x2 patches of images: uncorrelated outputs of variance 1.
 
-        The filters are the eigenvectors of the patches' covariance over the square roots of their eigenvalues plus
-        5e-4, and the same with the other sign.
+        The filters are the eigenvectors of the patches' covariance, divided by the square roots of their eigenvalues
+        plus 5e-4, and their negatives.
 
         Args:
             images: Normalised training images `(N, 3, H, W)`, float32.

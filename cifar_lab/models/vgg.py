@@ -1,4 +1,4 @@
-"""VGG networks: A, the report's two variants of it, and 16."""
+"""VGG networks: configuration A, the report's two variants of it, and VGG-16."""
 
 from collections.abc import Sequence
 
@@ -50,7 +50,7 @@ class VGG(nn.Module):
             layers: list[nn.Module] = []
             for out_channels in widths:
                 layers.append(conv3x3(in_channels, out_channels))
-                if batch_norm:  # not `norm`: an Identity would shift the numbers in the published files' names
+                if batch_norm:  # not `norm`: an Identity would shift the indices in the names of published weights
                     layers.append(nn.BatchNorm2d(out_channels))
                 layers.append(activation())
                 in_channels = out_channels

@@ -1,4 +1,4 @@
-"""Optimizers of our own, their parameter groups, and a schedule."""
+"""This project's optimizers, parameter groups and learning-rate schedule."""
 
 from cifar_lab.optimizers.groups import Grouped, make_optimizer, make_scheduler, relative_rates
 from cifar_lab.optimizers.muon import Muon

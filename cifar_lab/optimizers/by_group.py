@@ -1,4 +1,4 @@
-"""The base class of our optimizers."""
+"""Base class of this project's optimizers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +9,11 @@ from torch.optim import Optimizer
 
 
 class ByGroup(Optimizer):
-    """An optimizer that updates the parameters of a group together; subclasses say how, in `_step_group`."""
+    """An optimizer that updates the parameters of a group together; subclasses implement `_step_group`."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """Take one step; return the value of `closure`, if given."""
+        """Take one step and return the value of `closure`, if given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -23,5 +23,5 @@ class ByGroup(Optimizer):
         return loss
 
     def _step_group(self, weights: list[Tensor], group: dict[str, Any]) -> None:
-        """Update those parameters of a group that have a gradient."""
+        """Update the parameters of a group that have a gradient."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""From a factory and a network to an optimizer: its groups of parameters, and torch's fastest implementation."""
+"""Builds optimizers with parameter groups and with torch's fastest implementation."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -16,24 +16,24 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm
 
 @dataclass(frozen=True)
 class Grouped:
-    """A factory of optimizers whose rates and weight decay depend on the kind of a parameter.
+    """An optimizer factory whose learning rates and weight decay depend on the kind of parameter.
 
-    Called with a network and arguments of the factory, it returns the optimizer. Parameters that need no gradient are
-    left out. Parameters with the same settings share a group; the first group is that of the weights of convolutions
-    and inner layers. With the defaults all are in one group, in the network's order.
+    Call it with a network and arguments of the factory. Parameters that require no gradient are left out. Parameters
+    with the same settings share a group; the first group has the weights of convolutions and inner layers. With the
+    defaults all parameters are in one group, in the network's order.
 
     Raises:
-        ValueError: `relative_lr` has another key or a negative rate; when called, the optimizer has no weight decay to
-            change.
+        ValueError: `relative_lr` has an unknown key or a negative rate; or, when called, the optimizer has no weight
+            decay to change.
     """
 
     factory: Callable[..., Optimizer]  # an optimizer's class or a `functools.partial` of one
-    # rates of `norms` (weights and biases of normalisation layers), `biases` (of other layers but the head) and
-    # `head` (weight and bias of the last linear layer), relative to the factory's; 1 where not set
+    # learning rates relative to the factory's, 1 if not set: `norms` (weights and biases of normalisation layers),
+    # `biases` (of other layers except the head) and `head` (weight and bias of the last linear layer)
     relative_lr: Mapping[str, float] = field(default_factory=dict)
     decay_norms: bool = True  # whether weight decay applies to normalisation layers and to biases
-    # divide each group's weight decay by its initial rate, so that all groups lose the same share of their weights in
-    # a step: `weight_decay` at the initial rates, less as the rates fall
+    # divide each group's weight decay by its initial rate, so that a step shrinks the weights of all groups by the same
+    # share: `weight_decay` at the initial rates, less as the rates fall
     decay_by_rate: bool = False
 
     def __post_init__(self) -> None:
@@ -42,7 +42,7 @@ class Grouped:
                 raise ValueError(f"optimizer.relative_lr.{kind}={rate}: it takes {', '.join(KINDS)}, each at least 0")
 
     def __call__(self, model: nn.Module, **arguments: Any) -> Optimizer:
-        """Make the optimizer of a network's parameters."""
+        """Build the optimizer of a network's parameters."""
         optimizer = self.factory(self._groups(model), **arguments)
         for group in optimizer.param_groups:
             group["lr"] *= group.pop("relative_lr", 1)
@@ -56,7 +56,7 @@ class Grouped:
         return optimizer
 
     def _groups(self, model: nn.Module) -> list[Any]:
-        """Parameters, or groups of them if there are several kinds."""
+        """Return the parameters, or groups of them if their settings differ."""
         plain = (1, True)
         groups: dict[tuple[float, bool], list[Tensor]] = {plain: []}
         for weight, kind, is_bias in _kinds(model):
@@ -72,7 +72,7 @@ class Grouped:
 
 
 def _kinds(model: nn.Module) -> Iterator[tuple[Tensor, str, bool]]:
-    """Each parameter that needs a gradient, in the network's order, with its kind and whether it is a bias."""
+    """Yield each parameter that requires a gradient, in the network's order, its kind and whether it is a bias."""
     head = next((module for module in reversed(list(model.modules())) if isinstance(module, nn.Linear)), None)
     owners = {
         weight: (module, name) for module in model.modules() for name, weight in module.named_parameters(recurse=False)
@@ -86,13 +86,13 @@ def _kinds(model: nn.Module) -> Iterator[tuple[Tensor, str, bool]]:
 
 
 def relative_rates(optimizer: Optimizer) -> list[float]:
-    """Each group's initial rate, relative to the first group's."""
+    """Return each group's initial learning rate, relative to the first group's."""
     rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
     return [rate / rates[0] for rate in rates]
 
 
 def make_scheduler(factory: Callable[..., LRScheduler], optimizer: Optimizer) -> LRScheduler:
-    """Make a scheduler; a factory's `max_lr` is that of the first group, and the others' keep their ratio to it."""
+    """Build a scheduler; a factory's `max_lr` is for the first group, and other groups keep their ratio to it."""
     bound = factory.keywords if isinstance(factory, partial) else {}
     if "max_lr" in bound and len(optimizer.param_groups) > 1:
         return factory(optimizer, max_lr=[bound["max_lr"] * rate for rate in relative_rates(optimizer)])
@@ -102,7 +102,7 @@ def make_scheduler(factory: Callable[..., LRScheduler], optimizer: Optimizer) ->
 def make_optimizer(
     factory: Callable[..., Optimizer], model: nn.Module, allow_fused: bool = True
 ) -> tuple[Optimizer, str]:
-    """Make an optimizer with its fastest implementation for a network's parameters.
+    """Build an optimizer with its fastest implementation for a network's parameters.
 
     Args:
         factory: An optimizer class, a `functools.partial` of one, or either in a `Grouped`; its own `fused` and
@@ -123,7 +123,7 @@ def make_optimizer(
     for implementation in ("fused", "foreach"):
         if bound.get(implementation):
             if implementation == "fused" and not allow_fused:
-                raise ValueError("fused=True undoes the scaling of gradients itself, after they were clipped")
+                raise ValueError("fused=True unscales gradients inside the step, after they were clipped")
             return make(model), implementation
     if any(bound.get(name) is False for name in ("fused", "foreach")):
         return make(model), "for_loop"
@@ -131,6 +131,6 @@ def make_optimizer(
         if implementation in accepted and (implementation != "fused" or allow_fused):
             try:
                 return make(model, **{implementation: True}), implementation
-            except RuntimeError:  # torch's way of saying that it has none for this device or dtype
+            except RuntimeError:  # torch has none for this device or dtype
                 continue
     return make(model), "for_loop"

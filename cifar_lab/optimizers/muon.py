@@ -16,12 +16,12 @@ _EPS = 1e-7
 def orthogonalised(matrices: Tensor, steps: int) -> Tensor:
     """Move the singular values of matrices towards 1 by Newton-Schulz iterations, from `U S V'` towards `U V'`.
 
-    After a division by its Frobenius norm, an iteration makes `X` to `(a + b XX' + c (XX')^2) X`, with (a, b, c) =
-    (3.4445, -4.7750, 2.0315). They are chosen for a steep slope at 0: three steps leave singular values between about
-    0.5 and 1.5, not at 1. Source: `zeropower_via_newtonschulz5` of github.com/KellerJordan/cifar10-airbench.
+    Each matrix is first divided by its Frobenius norm. An iteration maps `X` to `(a + b XX' + c (XX')^2) X`, with
+    (a, b, c) = (3.4445, -4.7750, 2.0315), chosen for a steep slope at 0: three steps leave singular values between
+    about 0.5 and 1.5. Source: `zeropower_via_newtonschulz5` of github.com/KellerJordan/cifar10-airbench.
 
     Departures: the polynomials are multiplied before they are applied, which is the same in exact arithmetic and takes
-    half the time for filters that are wider than high; it is computed in the matrices' own dtype, not in bfloat16.
+    half the time for filters that are wider than high. Computes in the matrices' own dtype instead of bfloat16.
 
     Args:
         matrices: `(..., rows, columns)`.
@@ -48,8 +48,8 @@ class Muon(ByGroup):
     along its Nesterov momentum, `orthogonalised` as a matrix `(out, in * height * width)`. Source:
     github.com/KellerJordan/cifar10-airbench, `airbench94_muon.py`. Filters have no weight decay: their norm is fixed.
 
-    The source sums the loss over a batch; this project takes the mean. The filters' steps are the same. For the other
-    parameters, the source's rate has to be multiplied by its batch size, 2,000, and its weight decay divided by it.
+    The source sums the loss over a batch; this project takes the mean. Steps of filters are the same. For the other
+    parameters, multiply the source's rate by its batch size, 2,000, and divide its weight decay by it.
 
     Args:
         params: Parameters, or groups of them. A group is split into filters, which have four dimensions, and the rest,
@@ -60,7 +60,7 @@ class Muon(ByGroup):
         sgd_lr: Learning rate of the other parameters.
         sgd_momentum: Momentum of the other parameters; 0 is plain SGD.
         weight_decay: L2 penalty of the other parameters, added to the gradient.
-        foreach: Update the other parameters by a few fused calls, the default; False updates one after the other.
+        foreach: Update the other parameters in a few multi-tensor calls, the default; False updates them one by one.
 
     Raises:
         ValueError: A rate or `weight_decay` is negative, a momentum is outside [0, 1), or `ns_steps` is below 1.

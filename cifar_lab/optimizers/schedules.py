@@ -1,18 +1,18 @@
-"""Learning rates over a run."""
+"""Learning-rate schedules."""
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 
 class LinearDecay(LambdaLR):
-    """From each group's rate along a line to `final` times it, after a linear warm-up.
+    """Linear decay of each group's learning rate to `final` times it, after a linear warm-up.
 
-    Step t, from 0, runs at `(t + 1) / (w + 1)` of the rate while t < w, then at `1 - (1 - final) (t - w) / (T - w)`:
-    the first step after the warm-up at the whole rate, and the line ends behind the last step, so that none is lost to
-    a rate of 0. github.com/KellerJordan/cifar10-airbench decays so.
+    Step t, from 0, has the factor `(t + 1) / (w + 1)` while t < w, then `1 - (1 - final) (t - w) / (T - w)`. The first
+    step after the warm-up has the full rate. The line ends after the last step, so that no step has a rate of 0. This
+    is the schedule of github.com/KellerJordan/cifar10-airbench.
 
     Args:
-        optimizer: Whose rates they are.
+        optimizer: The optimizer whose rates decay.
         total_steps: T, steps of the scheduler: optimizer steps or epochs.
         warmup_epochs: w, in the same unit.
         final: Share of the rate at the end of the line.

@@ -22,7 +22,7 @@ class SignSGD(ByGroup):
         lr: Size of a step per weight.
         momentum: Momentum of the signs; 0 steps along the plain signs.
         weight_decay: L2 penalty, added to the gradient before its sign is taken.
-        foreach: Update all parameters by a few fused calls, the default; False updates one after the other.
+        foreach: Update all parameters in a few multi-tensor calls, the default; False updates them one by one.
 
     Raises:
         ValueError: `lr` or `weight_decay` is negative, or `momentum` is outside [0, 1).
@@ -59,7 +59,7 @@ class SignSGD(ByGroup):
             return
         buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
         gradients = [weight.grad for weight in weights if weight.grad is not None]
-        # The sum is a new tensor, so that taking its sign in place leaves the gradient alone.
+        # The sum is a new tensor, so taking its sign in place does not change the gradient.
         averaged = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
         if self._averages_signs:
             torch._foreach_sign_(averaged)

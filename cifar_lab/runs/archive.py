@@ -1,4 +1,4 @@
-"""A small archive of ended runs: a line each in `results.csv`; curves, losses and probes in separate files."""
+"""A small archive of ended runs: one line each in `results.csv`; curves, losses and probes in separate files."""
 
 import csv
 import json
@@ -17,13 +17,13 @@ _HOW = ("precision", "memory_format", "git_revision")
 _WORDS = ("fingerprint", "name", "status", "error", "protocol", "optimizer_implementation", *_HOW)
 _FIRST = ("fingerprint", "name", "seed", "protocol", "epochs", "train_size", "test/acc", "test/acc_final")
 _LAST = ("settings", "interpolations")
-# The keys of a diverged run's status that are kept.
+# Keys of a diverged run's status that are archived.
 _OF_DIVERGED = ("epoch", "epochs", "error", *_HOW, "hardware")
-_LIMIT = 2**24  # characters of a cell; keeps csv from reading a hostile one whole
+_LIMIT = 2**24  # characters of a cell; csv refuses larger ones, which may be hostile
 
 
 class Archive:
-    """A folder, which need not exist, with the results that count, small enough for version control."""
+    """A folder of archived results, small enough for version control; it need not exist."""
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
@@ -31,7 +31,7 @@ class Archive:
         self.figures_folder = self.folder / "figures"
 
     def numbers(self, fingerprint: str) -> Numbers:
-        """The files with the numbers of a run."""
+        """Return the paths of the files with a run's numbers."""
         return Numbers(
             self.folder / "curves" / f"{fingerprint}.csv",
             self.folder / "steps" / f"{fingerprint}.npz",
@@ -58,14 +58,14 @@ class Archive:
             raise UnreadableError(f"{self.results_file} cannot be read: {error!r}") from None
 
     def add(self, runs: Iterable[Record]) -> None:
-        """Add ended runs, with their metrics and dead units; runs that are there already do not change.
+        """Add ended runs, with their metrics and dead units; archived runs do not change.
 
         A finished run replaces a diverged one.
 
         Raises:
             OSError: The folder cannot be written.
             UnreadableError: The archive is damaged.
-            ValueError: A run could not be read again.
+            ValueError: A run could not be read back.
         """
         kept = {run.key: run for run in self.read()}
         for run in runs:
@@ -80,11 +80,11 @@ class Archive:
                 _write(path, run.dead_units, [run.dead_units])
         lines = [_values(run) for run in kept.values()]
         names = dict.fromkeys([*_FIRST, *(name for line in lines for name in line if name not in _LAST)])
-        # All quoted: a carriage return in a word would end the line.
+        # Quote all cells: a carriage return in a string would end the line.
         _write(self.results_file, [*names, *_LAST], map(_cells, lines), quoting=csv.QUOTE_ALL)
 
     def add_arrays(self, run: Record) -> None:
-        """Keep the loss of every step, and all probes, in single precision, unless they are there."""
+        """Store the loss of every step and all probes, in single precision, unless they are already stored."""
         numbers = self.numbers(str(run.identity))
         losses = None if run.steps is None else {"loss": run.steps["loss"]}
         for path, arrays in ((numbers.steps, losses), (numbers.probes, run.probes)):
@@ -94,11 +94,11 @@ class Archive:
                     np.savez_compressed(file, **small)  # type: ignore[arg-type]
 
     def _readable(self, run: Record) -> Record:
-        """Return a run as it will be read again; an unreadable run would make the whole file unreadable."""
+        """Return a run as it will be read back; an unreadable run would make the whole file unreadable."""
         try:
             return self._parsed(_cells(_values(run)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"{run.name or 'a run'}, seed {run.seed}, cannot be kept: {error!r}") from None
+            raise UsageError(f"{run.name or 'a run'}, seed {run.seed}, cannot be archived: {error!r}") from None
 
     def _parsed(self, line: Mapping[str, str]) -> Record:
         cells = {name: cell for name, cell in line.items() if cell != ""}
@@ -108,7 +108,7 @@ class Archive:
         if lacking := {"options", "overrides", "protocol"} - values.keys() | {"seed"} - settings.keys():
             raise UsageError(f"a run lacks {', '.join(sorted(lacking))}")
         if not values["fingerprint"].isalnum():
-            raise UsageError(f"the fingerprint {values['fingerprint']!r} is none")
+            raise UsageError(f"the fingerprint {values['fingerprint']!r} is not alphanumeric")
         state = str(values.get("status", "finished"))
         return Record(
             state=state,

@@ -1,4 +1,4 @@
-"""Checkpoints, written whole or not at all, and read only if they are whole and hold no code."""
+"""Checkpoints, written completely or not at all, and read only if they are intact and contain no code."""
 
 import io
 import re
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-_BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch before 1.6 begin
+_BEFORE_ZIP = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first bytes of files of torch before 1.6
 
 
 class CheckpointError(UsageError):
-    """A checkpoint that cannot be read: damaged, or with more in it than plain values and tensors."""
+    """A checkpoint is damaged, or contains more than plain values and tensors."""
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: Path, previous: Path | None = None) -> None:
@@ -27,7 +27,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path, previous: Path | No
 
     Args:
         checkpoint: Plain values and tensors.
-        path: Its folder is created if only the last part is missing: a run's folder may have been moved.
+        path: Its folder is created, but no folder above it: a run's folder may have been moved.
         previous: New path of the checkpoint that was at `path`; None to discard it.
 
     Raises:
@@ -36,7 +36,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path, previous: Path | No
     import torch
 
     path.parent.mkdir(exist_ok=True)
-    # Not directly into the file, because torch's error does not say that the disk is full.
+    # Not directly into the file, because torch's error does not report that the disk is full.
     contents = io.BytesIO()
     torch.save(checkpoint, contents)
     with replacing(path, "wb", durable=True, keep=previous) as file:
@@ -50,11 +50,11 @@ def write_weights(model: "nn.Module", path: Path) -> None:
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint, or a file of torch before 1.6, its tensors put to `map_location` as by `torch.load`.
+    """Read a checkpoint, also of torch before 1.6, with tensors at `map_location` as in `torch.load`.
 
     Raises:
-        CheckpointError: It is damaged, or not one of ours; the message names the file.
-        FileNotFoundError: There is none.
+        CheckpointError: The file is damaged, or not a checkpoint; the message names it.
+        FileNotFoundError: The file does not exist.
     """
     import torch
 
@@ -70,10 +70,10 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise
     except Exception as error:  # damaged bytes can make the unpickler raise nearly anything
         if match := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            how = "whoever made it can save its state dict alone, torch.save(model.state_dict(), FILE)"
+            how = "its author can save the state dict alone, torch.save(model.state_dict(), FILE)"
             raise CheckpointError(f"{path} contains Python objects ({match[1]}), which may run code; {how}") from None
         words = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CheckpointError(f"{path} is damaged, or no checkpoint: {words}") from None
+        raise CheckpointError(f"{path} is damaged, or not a checkpoint: {words}") from None
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{path} is not a checkpoint: it contains a {type(checkpoint).__name__}")
     return checkpoint
@@ -81,7 +81,7 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
 
 def _check_zip(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
-        # torch stores without compression, so nothing can unfold to more than the file; it checks no CRC itself.
+        # torch stores without compression, so no entry can expand beyond the file. It does not check CRCs itself.
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise CheckpointError(f"{path} is not a checkpoint: parts of it are compressed")
         if archive.testzip() is not None:
@@ -91,10 +91,10 @@ def _check_zip(path: Path) -> None:
 def first_whole(
     paths: Iterable[Path], check: Callable[[Path], object] = read_checkpoint
 ) -> tuple[Path | None, list[str]]:
-    """The first of some checkpoints that can be read, and that `check` does not raise a `UsageError` for.
+    """Return the first existing checkpoint for which `check` does not raise a `UsageError`.
 
     Returns:
-        Its path, None if there is none; and, each once, why those before it cannot be used.
+        Its path, or None; and the distinct reasons why those before it cannot be used.
     """
     reasons: dict[str, None] = {}
     for path in paths:

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are written completely or not at all."""
 
 import errno
 import os
@@ -21,12 +21,12 @@ T = TypeVar("T")
 
 UNFINISHED = ".part"
 _OURS = re.compile(r"\..+\.([0-9a-f]{8}-\d+-\d*)\.[^.]+\.part")
-_LONGEST = 3_600.0  # seconds that another host may take for a file
+_LONGEST = 3_600.0  # seconds that a different host may take to write a file
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Make an `OSError` name this file: errors of writing name no file, others name the temporary file."""
+    """Make an `OSError` name `path`: write errors name no file, and others name the temporary file."""
     try:
         yield
     except OSError as error:
@@ -46,7 +46,7 @@ def replacing(path: Path, mode: str = "w", *, durable: bool = False, keep: Path 
         keep: New path of the file that was at `path`; None to discard it.
 
     Raises:
-        OSError: It cannot be written; the old file is kept.
+        OSError: The file cannot be written; the old one is kept.
     """
     with naming(path):
         remove_unfinished(path.parent)
@@ -82,10 +82,10 @@ def unfinished(name: str) -> str:
 
 
 def remove_unfinished(folder: Path, *, any_writer: bool = False) -> None:
-    """Remove temporary files of killed processes from a folder, not from its subfolders; it need not exist.
+    """Remove temporary files of killed processes from a folder, but not from its subfolders.
 
     Args:
-        folder: The folder.
+        folder: The folder, which need not exist.
         any_writer: Also remove files of living processes; only valid if no other process writes there.
     """
     names: list[str] = []
@@ -93,16 +93,16 @@ def remove_unfinished(folder: Path, *, any_writer: bool = False) -> None:
         names = [name for name in os.listdir(folder) if name.startswith(".") and name.endswith(UNFINISHED)]
     for name in names:
         path, ours = folder / name, _OURS.fullmatch(name)
-        with suppress(OSError):  # another process removes it, or may
+        with suppress(OSError):  # another process may remove it, too
             if any_writer or (ours and writers.has_ended(ours[1], path.stat().st_mtime, _LONGEST)):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def fresh(read: Callable[[], T]) -> T:
-    """Return the value of `read`, such as `path.read_text`, for a file that others replace.
+    """Return `read()`, such as `path.read_text()`, for a file that other processes replace.
 
-    On NFS a file that a different host replaces between opening and reading is stale once; opening it again finds the
-    new file.
+    On NFS, a file that a different host replaces between opening and reading is stale (ESTALE); opening it again finds
+    the new file.
     """
     try:
         return read()
@@ -113,7 +113,7 @@ def fresh(read: Callable[[], T]) -> T:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays by name as an `npz` file, which outlasts a loss of power."""
+    """Write arrays by name as an `npz` file, flushed to the disk."""
     with replacing(path, "wb", durable=True) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
@@ -128,12 +128,13 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
 
 
 def write_figure(draw: Callable[[], "Figure | None"], path: Path, dpi: int = 130) -> list[Path]:
-    """Draw a figure and write it as PNG: its file, or none if there is nothing to draw, or if that fails.
+    """Draw a figure and write it as PNG.
 
-    An older file is removed in the first case and left in the second.
+    Returns:
+        The file; none if there is nothing to draw, which removes an older file, or if drawing fails, which keeps it.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     from cifar_lab.figures import painted
 

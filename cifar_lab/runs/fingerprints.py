@@ -16,7 +16,8 @@ _NOT_HASHED: dict[str, set[str] | None] = {
     "data": {"download", "sources"},
     "trainer": {"strategy", "enable_progress_bar", "detect_anomaly", "profiler"},
 }
-# How the hardware computes, with the value that leaves it to the hardware: that is recorded, a typed one is hashed.
+# Hardware settings, with the value that leaves the choice to the hardware. The choice is recorded; other values are
+# hashed.
 HARDWARE: dict[str, Any] = {
     "compile": False,
     "cuda_graphs": False,
@@ -31,15 +32,15 @@ HARDWARE: dict[str, Any] = {
     "trainer.benchmark": None,
 }
 _PRECISIONS = {16: "16-mixed", 32: "32-true", 64: "64-true"}
-# Limits of a run's length, like `epochs`, with the value that is hashed instead.
+# Limits on a run's length, like `epochs`, with the value that is hashed instead.
 LIMITS: dict[str, Any] = {"trainer.max_time": None, "callbacks.early_stopping.patience": 10.0}
-# Settings that are newer than finished runs, with the value that gives the same run as before they existed.
+# Settings that are newer than finished runs, with the value that gives the same run as without the setting.
 _OFF = (
     *("augment.reflect", "data.augment.reflect", "data.drop_last", "averaging.warmup", "optimizer.decay_by_rate"),
     *("model.blur_pool", "model.preactivation"),
 )
 NEUTRAL: dict[str, Any] = {
-    "tta": "none",  # it changes no weights, only the recorded numbers, like a probe
+    "tta": "none",  # changes no weights, only recorded numbers, like a probe
     "tta_below": 1.0,
     **dict.fromkeys(("debug", "weights", "weights_digest", "model.stem"), None),
     "freeze": [],
@@ -55,9 +56,9 @@ NEUTRAL: dict[str, Any] = {
     "data.test_set": "cifar10",
     "optimizer.decay_norms": True,
 }
-# Paths whose content is hashed in their place, with the keys of its digests.
+# Paths whose content is hashed in their place, with the key of its digest.
 _DIGESTS = {"data.path": "data.digest", "weights": "weights_digest"}
-# The names of moved components in fingerprints: those under which finished runs were trained.
+# Names of moved components in fingerprints: those under which finished runs were trained.
 _HASHED_NAMES = {
     "cifar_lab.train.callbacks.averaging.EMA": "lightning.pytorch.callbacks.EMAWeightAveraging",
     "cifar_lab.train.callbacks.averaging.SWA": "cifar_lab.callbacks.averaging.SWA",
@@ -66,11 +67,11 @@ _HASHED_NAMES = {
 
 
 def settings(config: Mapping[str, Any], *, with_hardware: bool = True) -> dict[str, Any]:
-    """The part of a resolved configuration, plain values, that can change numbers; equal numbers are made the same.
+    """Return the settings of a resolved configuration that can change numbers, in canonical form.
 
     Args:
-        config: The configuration.
-        with_hardware: Whether a run is another one if something else of `HARDWARE` is typed.
+        config: The configuration, plain values.
+        with_hardware: Keep explicit values of `HARDWARE`, which make a different run.
     """
     kept: dict[str, Any] = {}
     for key, value in config.items():
@@ -83,17 +84,17 @@ def settings(config: Mapping[str, Any], *, with_hardware: bool = True) -> dict[s
         if value_of(kept, key) is not None:
             kept = with_value(kept, key, hashed)
     data = kept.get("data") or {}
-    if data.pop("verify", True):  # the published images, wherever they are
+    if data.pop("verify", True):  # the published images, in any folder
         data.pop("root", None)
-    for key in _contents(kept):  # the same content, wherever it is
+    for key in _contents(kept):  # the same content, in any folder
         kept = _without(kept, key)
     data = kept.get("data") or {}
     if data.get("train_size") is not None and data["train_size"] == train_available(data):
         data["train_size"] = None
     _neutralise(kept, data)
-    # null and 0 both switch clipping off, and 1 and 1.0 are one number.
+    # null and 0 both disable clipping, and 1 and 1.0 are the same number.
     kept["grad_clip"] = kept.get("grad_clip") or 0
-    # It changes only what is recorded; without a probe a run is the same as before probes existed.
+    # A probe changes only recorded numbers; without one, a run is the same as before probes existed.
     if not kept.get("probe"):
         kept.pop("probe", None)
     for key, neutral in NEUTRAL.items():
@@ -103,7 +104,7 @@ def settings(config: Mapping[str, Any], *, with_hardware: bool = True) -> dict[s
 
 
 def _neutralise(kept: dict[str, Any], data: dict[str, Any]) -> None:
-    """Set settings that have no effect with the others to their neutral value, so that two spellings are one run."""
+    """Reset settings that have no effect, given the others, so that equivalent configurations are one run."""
     draws = data.get("train_size") is not None or data.get("imbalance", 1) != 1 or data.get("label_noise")
     if not data.get("val_fraction") and not draws and "split_seed" in data:
         data["split_seed"] = 0
@@ -123,7 +124,7 @@ def _neutralise(kept: dict[str, Any], data: dict[str, Any]) -> None:
 
 
 def value_of(config: Mapping[str, Any], key: str) -> Any:
-    """The value of a dotted key; None without one."""
+    """Return the value of a dotted key, or None."""
     node: Any = config
     for part in key.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
@@ -131,7 +132,7 @@ def value_of(config: Mapping[str, Any], key: str) -> Any:
 
 
 def with_limits(config: dict[str, Any], limits: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration whose `LIMITS` are another's, where both have them."""
+    """Return a configuration with the `LIMITS` of the configuration `limits`, where both have them."""
     for key in LIMITS:
         group = key.rpartition(".")[0]
         if isinstance(value_of(config, group), dict) and isinstance(value_of(limits, group), dict):
@@ -140,18 +141,18 @@ def with_limits(config: dict[str, Any], limits: Mapping[str, Any]) -> dict[str, 
 
 
 def unhashed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that the fingerprint leaves out or hashes by content: `LIMITS` and paths."""
+    """Return the settings that the fingerprint leaves out or hashes by content: `LIMITS` and paths."""
     keys = (*LIMITS, *_contents(config))
     return {key: _canonical(value) for key in keys if (value := value_of(config, key)) is not None}
 
 
 def _contents(config: Mapping[str, Any]) -> list[str]:
-    """The keys of paths whose content has a digest."""
+    """Return the keys of paths whose content has a digest."""
     return [key for key, digest_key in _DIGESTS.items() if value_of(config, digest_key)]
 
 
 def is_looser(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    """Whether a run may take longer by one configuration than by another."""
+    """Return whether a run may take longer by the configuration `now` than by `before`."""
     times = [value_of(config, "trainer.max_time") for config in (now, before)]
     patience = [value_of(config, "callbacks.early_stopping.patience") or 0 for config in (now, before)]
     has_more_time = times[1] is not None and (times[0] is None or _seconds(times[0]) > _seconds(times[1]))
@@ -164,13 +165,13 @@ def _seconds(text: str) -> int:
 
 
 def with_value(config: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """A copy with another value of a dotted key."""
+    """Return a copy with a new value for a dotted key."""
     first, _, rest = key.partition(".")
     return {**config, first: with_value(config[first], rest, value) if rest else value}
 
 
 def _without(config: dict[str, Any], key: str) -> dict[str, Any]:
-    """A copy without a dotted key, which may be missing."""
+    """Return a copy without a dotted key, which may be missing."""
     first, _, rest = key.partition(".")
     if rest:
         return {**config, first: _without(config[first], rest)} if isinstance(config.get(first), dict) else config
@@ -178,7 +179,7 @@ def _without(config: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _leave_to_hardware(kept: dict[str, Any], with_typed: bool) -> None:
-    """Remove the settings of `HARDWARE` that leave it to the hardware, or all."""
+    """Remove the settings of `HARDWARE` that are left to the hardware, or all of them."""
     for key, left in HARDWARE.items():
         group, _, name = key.rpartition(".")
         option = (kept.get(group) or {}) if group else kept
@@ -191,14 +192,14 @@ def _leave_to_hardware(kept: dict[str, Any], with_typed: bool) -> None:
 
 
 def _device_count(devices: Any) -> int:
-    """Return the typed number of devices; 1 for all devices, because their number is recorded."""
+    """Return the requested number of devices; 1 for all devices, because their number is recorded."""
     if isinstance(devices, list):
         return len(devices)
     return max(1, int(devices)) if isinstance(devices, int) or str(devices).isdecimal() else 1
 
 
 def recorded(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of `HARDWARE` that a finished run's hardware has chosen, as far as its result has them."""
+    """Return the values of `HARDWARE` that were chosen for a finished run, as far as its result has them."""
     device, used = str(result.get("hardware", {}).get("device")), str(result.get("optimizer_implementation"))
     return {
         "trainer.accelerator": {"cuda": "gpu"}.get(device, device),
@@ -211,24 +212,27 @@ def recorded(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
-    """Sixteen hexadecimal digits that two resolved configurations share if nothing that changes numbers differs."""
+    """Return 16 hexadecimal digits, equal for two resolved configurations that give the same numbers."""
     return digest(settings(config))
 
 
 def digest(settings: Mapping[str, Any]) -> str:
-    """The fingerprint of a configuration of which `settings` is the part that can change numbers."""
+    """Return the fingerprint of a configuration with these `settings`."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def differences(
     before: Mapping[str, Any], now: Mapping[str, Any], *, with_hardware: bool = True
 ) -> dict[str, tuple[Any, Any]]:
-    """The settings that can change numbers and differ between two configurations, by dotted key; None if it has none.
+    """Return the settings that can change numbers and differ between two configurations, by dotted key.
 
     Args:
-        before: A configuration.
-        now: Another one.
-        with_hardware: As for `settings`.
+        before: The first configuration.
+        now: The second configuration.
+        with_hardware: See `settings`.
+
+    Returns:
+        The values in both configurations; None if one has no value.
     """
     old, new = (dict(leaves(settings(config, with_hardware=with_hardware))) for config in (before, now))
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
@@ -236,7 +240,7 @@ def differences(
 
 
 def leaves(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value with its dotted key; lists are values, empty mappings too."""
+    """Yield every value with its dotted key; lists and empty mappings are values."""
     for key, value in config.items():
         if isinstance(value, dict) and value:
             yield from leaves(value, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""Names of data, protocols, splits and files of weights for readers."""
+"""Display names of data, protocols, splits and weight files."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,17 +13,17 @@ _DATA_NAMES = {
     "svhn": "SVHN",
     "synthetic": "synthetic data",
 }
-# Settings that make other data of the same option, with their neutral values.
+# Settings that change the data of an option, with their neutral values.
 _CHANGES = {"label_noise": 0, "imbalance": 1, "test_set": "cifar10"}
 _REPORT_NAMES = {"ELU": "eLU", "CrossEntropyLoss": "CrossEntropy", "SignSGD": "CustomSignSGD"}
-PROTOCOLS = {"holdout": True, "report": False, LAST: False}  # whether they hold training images out
+PROTOCOLS = {"holdout": True, "report": False, LAST: False}  # whether they hold out training images
 NO_PROBABILITIES = (
-    "trained by squared error: its logits are not log-probabilities, and their softmax is not a probability"
+    "trained with squared error: its logits are not log-probabilities, and their softmax is not a probability"
 )
 
 
 def data_name(option: str) -> str:
-    """The name of the data of an option of `data`."""
+    """Return the name of the data of an option of `data`."""
     return _DATA_NAMES.get(option, option)
 
 
@@ -34,16 +34,16 @@ def data_words(option: str, config: Mapping[str, Any]) -> str:
 
 
 def data_changes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that change an option's data, in a configuration as for `holds_out`."""
+    """Return the settings that change an option's data; for the configuration see `holds_out`."""
     changes = {name: _setting(config, "data", name) for name in _CHANGES}
     return {name: value for name, value in changes.items() if value not in (None, _CHANGES[name])}
 
 
 def holds_out(config: Mapping[str, Any]) -> bool:
-    """Whether a run's `val/*` are of held-out training images, and not of the test set.
+    """Return whether a run's `val/*` are of held-out training images instead of the test set.
 
     Args:
-        config: Its resolved configuration, nested or by dotted keys.
+        config: The run's resolved configuration, nested or by dotted keys.
     """
     shares = [_setting(config, "data", "val_fraction"), _setting(config, "protocol", "val_fraction")]
     known = [share for share in shares if share is not None]
@@ -51,7 +51,7 @@ def holds_out(config: Mapping[str, Any]) -> bool:
 
 
 def protocol_name(config: Mapping[str, Any]) -> str:
-    """Return the name of the protocol of a configuration, as for `holds_out`; empty if unknown.
+    """Return the name of a configuration's protocol, empty if unknown; for the configuration see `holds_out`.
 
     Runs of version 0.1 may have the name of one protocol and hold out images like the other.
     """
@@ -65,7 +65,7 @@ def _setting(config: Mapping[str, Any], group: str, name: str) -> Any:
 
 
 def protocol_words(name: str, held_out: bool) -> str:
-    """How a protocol chooses the epoch, in words."""
+    """Describe how a protocol chooses the epoch."""
     if name == LAST:
         return "the last epoch's weights, no epoch chosen"
     if held_out:
@@ -74,7 +74,7 @@ def protocol_words(name: str, held_out: bool) -> str:
 
 
 def val_label(held_out: bool) -> str:
-    """The images of `val/*`."""
+    """Return the label of the images of `val/*`."""
     return "validation (held out)" if held_out else "test"
 
 
@@ -84,21 +84,21 @@ def has_constant_rate(settings: Mapping[str, Any]) -> bool:
 
 
 def float32_digits(value: float) -> float:
-    """The seven digits of a float32, without those that its conversion to a float adds."""
+    """Round to the seven digits of a float32, without those that its conversion to a float adds."""
     return float(f"{value:.7g}")
 
 
 def weights_name(names: Mapping[str, str], accuracy: float) -> str:
-    """The report's name for a file of weights.
+    """Return the report's name for a weight file.
 
     Args:
-        names: The classes of `activation`, `loss`, `optimizer` and `scheduler`, as torch or this project calls them.
-        accuracy: From 0 to 1; the name holds it times 10,000, in four digits.
+        names: Class names of `activation`, `loss`, `optimizer` and `scheduler` in torch or this project.
+        accuracy: From 0 to 1; the name has it times 10,000, in four digits.
     """
     parts = [_REPORT_NAMES.get(names[part], names[part]) for part in ("activation", "loss", "optimizer", "scheduler")]
     return f"best_model_{'_'.join(parts)}_{accuracy_digits(accuracy)}.pth"
 
 
 def accuracy_digits(accuracy: float) -> str:
-    """An accuracy from 0 to 1 as those names have it: times 10,000, four digits or more."""
+    """Format an accuracy from 0 to 1 for these names: times 10,000, in four digits or more."""
     return f"{round(accuracy * 10_000):04d}"

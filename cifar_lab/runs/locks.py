@@ -1,6 +1,6 @@
 """Locks of run folders, with host, process and heartbeat; the lock of a dead process can be taken over.
 
-The locks work between hosts that share a folder by a network file system. The file system must create files
+The locks work between hosts that share a folder on a network file system. The file system must create files
 exclusively (`O_EXCL`) and replace them atomically, as NFS does since version 3. System locks (`flock`, `fcntl`) are not
 used: on NFS the lock of a folder is local to a host, and the lock of a file needs a service that many mounts lack.
 """
@@ -20,17 +20,17 @@ from cifar_lab.machine.exit_codes import UsageError
 from cifar_lab.runs.files import UNFINISHED, fresh, naming, replacing
 from cifar_lab.runs.reading import from_json
 
-# A process on another host is dead when its lock has not been touched for so long; a network file system may hold
-# back a time by a minute.
+# A process on a different host counts as dead if its lock has not been touched for this time; a network file system may
+# delay a time stamp by a minute.
 HEARTBEAT_SECONDS = 20.0
 DEAD_AFTER_SECONDS = 300.0
-# An empty lock is being written, or its writer was killed in the middle; it is written at once.
+# An empty lock is being written, which takes an instant, or its writer was killed.
 _WRITTEN_AFTER_SECONDS = 10.0
-_GUARD_SECONDS = 0.05  # between two looks at a lock that is waited for
+_GUARD_SECONDS = 0.05  # between two checks of a lock while waiting for it
 
 
 class LockedError(UsageError):
-    """A living process has the lock."""
+    """A living process holds the lock."""
 
 
 def owner(path: Path, now: float | None = None) -> dict[str, Any] | None:
@@ -38,29 +38,29 @@ def owner(path: Path, now: float | None = None) -> dict[str, Any] | None:
 
     Args:
         path: The lock's file.
-        now: The time by the clock of the file server, which stamps heartbeats. Default: this host's clock.
+        now: The time on the clock of the file server, which stamps heartbeats. Default: this host's clock.
 
     Returns:
-        None if no living process has it.
+        None if no living process holds the lock.
     """
     try:
-        record = _record(path)  # before its time stamp: opening a file makes a network file system refresh it
+        record = _record(path)  # before the time stamp, which a network file system refreshes on opening
         record["heartbeat"] = path.stat().st_mtime
         return record if _is_alive(record, time.time() if now is None else now) else None
-    except (FileNotFoundError, KeyError, TypeError, OverflowError):  # none, or not one of ours
+    except (FileNotFoundError, KeyError, TypeError, OverflowError):  # no lock, or not one of ours
         return None
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, in a folder that exists.
+    """Hold a lock file in a folder that exists.
 
     Raises:
-        LockedError: A living process has it.
+        LockedError: A living process holds the lock.
         OSError: The folder cannot be written.
     """
     _take(path)
-    for other in path.parent.glob(f".{path.name}.*"):  # of a process that was killed while it took over this lock
+    for other in path.parent.glob(f".{path.name}.*"):  # of a process killed while taking over this lock
         if other.suffix != UNFINISHED and owner(other) is None:
             other.unlink(missing_ok=True)
     stopped = threading.Event()
@@ -71,14 +71,14 @@ def locked(path: Path) -> Iterator[None]:
     finally:
         stopped.set()
         beating.join()
-        with suppress(OSError):  # otherwise it will soon be the lock of a dead process
-            if _record(path) == writers.identity():  # else it was taken over from a process that seemed dead
+        with suppress(OSError):  # if it stays, it will soon count as the lock of a dead process
+            if _record(path) == writers.identity():  # else taken over, because this process seemed dead
                 path.unlink()
 
 
 @contextmanager
 def guarded(path: Path) -> Iterator[None]:
-    """Let one process at a time work on a file, which need not exist; the others wait while that process lives."""
+    """Give one process at a time access to a file, which need not exist; others wait while that process lives."""
     with ExitStack() as held:
         while True:
             try:
@@ -96,13 +96,13 @@ def _take(path: Path) -> None:
     on the dead owner's record.
     """
     while not _made(path):
-        with suppress(FileNotFoundError):  # it was given back meanwhile
+        with suppress(FileNotFoundError):  # it was released meanwhile
             _check_free(path)
             left = fresh(path.read_bytes)
             over = path.with_name(f".{path.name}.{hashlib.sha256(left).hexdigest()[:8]}")
             _take(over)
             try:
-                _check_free(path, over.stat().st_mtime)  # two times of one clock, however far off this host's is
+                _check_free(path, over.stat().st_mtime)  # both times are of one clock; this host's may be off
                 if fresh(path.read_bytes) == left:
                     with replacing(path) as file:
                         json.dump(writers.identity(), file)
@@ -112,7 +112,7 @@ def _take(path: Path) -> None:
 
 
 def _made(path: Path) -> bool:
-    """Make a lock where there is none; whether there was none."""
+    """Create a lock and return True, or return False if there is one."""
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
@@ -133,10 +133,10 @@ def _check_free(path: Path, now: float | None = None) -> None:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """Read a lock; a lock without content yet is new, and a file that is not our lock gives an empty record."""
+    """Read a lock; one without content yet is `new`, and a file that is not one of our locks gives an empty record."""
     try:
         text = fresh(lambda: path.read_text(encoding="utf-8"))
-        record = from_json(text) if text else {"host": "a host unknown yet", "process": "unknown", "new": True}
+        record = from_json(text) if text else {"host": "an unknown host", "process": "unknown", "new": True}
     except (FileNotFoundError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
@@ -145,7 +145,7 @@ def _record(path: Path) -> dict[str, Any]:
 def _beat(path: Path, stopped: threading.Event) -> None:
     while not stopped.wait(HEARTBEAT_SECONDS):
         with suppress(OSError):
-            if _record(path) == writers.identity():  # else it would keep another's alive
+            if _record(path) == writers.identity():  # else it would keep a different process's lock alive
                 os.utime(path)
 
 

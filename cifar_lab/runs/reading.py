@@ -1,4 +1,4 @@
-"""A run's files as plain values of bounded depth and size, checked, whoever wrote them."""
+"""Reads a run's files as plain values of bounded depth and size, and checks them, because they may be forged."""
 
 import io
 import json
@@ -24,7 +24,7 @@ T = TypeVar("T")
 Kinds = Mapping[str, type | tuple[type, ...]]
 
 _DEPTH = 50
-WHOLE_LIMIT = 2**63  # from here on whole numbers fit neither numpy nor torch nor, further on, a float
+WHOLE_LIMIT = 2**63  # integers from here on do not fit numpy or torch, and far larger ones no float
 _KINDS = (bool, int, float, str, type(None))
 _NUMBER = (int, float)
 _STATUS: Kinds = {
@@ -53,10 +53,10 @@ class UnreadableError(UsageError):
 
 
 def from_json(text: str) -> Any:
-    """The value of a JSON text.
+    """Parse a JSON text.
 
     Raises:
-        ValueError: It is damaged, nested deeply, or holds huge numbers.
+        ValueError: The text is damaged, nested too deeply, or contains huge numbers.
     """
     try:
         value = json.loads(text)
@@ -67,15 +67,15 @@ def from_json(text: str) -> Any:
 
 
 def from_yaml(text: str) -> Any:
-    """The value of a YAML text of mappings, lists, texts, numbers, true, false and null.
+    """Parse a YAML text of mappings, lists, strings, numbers, true, false and null.
 
     Raises:
-        ValueError: It is damaged, nested deeply, or holds huge numbers, repetitions by `*`, or objects by `!`.
+        ValueError: The text is damaged, nested too deeply, or contains huge numbers, aliases (`*`) or objects (`!`).
     """
     try:
         depth = 0
         # Checked on libyaml's events, which take no memory: its constructor recurses without a limit, which ends the
-        # process, and repetitions of repetitions unfold to more than any memory holds.
+        # process, and nested aliases expand to more than any memory holds.
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEPTH:
@@ -90,7 +90,7 @@ def from_yaml(text: str) -> Any:
 
 
 def check_kinds(content: Mapping[str, Any], kinds: Kinds) -> None:
-    """Raise `ValueError` for the first value of another kind than its name's; names may be missing."""
+    """Raise `ValueError` for the first value whose type is not of its name's kind; names may be missing."""
     for name, kind in kinds.items():
         allowed = kind if isinstance(kind, tuple) else (kind,)
         if name in content and type(content[name]) not in allowed:
@@ -99,9 +99,9 @@ def check_kinds(content: Mapping[str, Any], kinds: Kinds) -> None:
 
 
 def _of_file(parse: Callable[[str], T]) -> Callable[[Path], T]:
-    """Let a function of a file's text take the file's path.
+    """Turn a parser of a file's text into a reader of its path.
 
-    It raises `FileNotFoundError` if there is none, and `UnreadableError` if it is damaged.
+    The reader raises `FileNotFoundError` if the file is missing, and `UnreadableError` if it is damaged.
     """
 
     @wraps(parse)
@@ -118,7 +118,7 @@ def _of_file(parse: Callable[[str], T]) -> Callable[[Path], T]:
 
 @_of_file
 def read_status(text: str) -> dict[str, Any]:
-    """The content of `status.json`."""
+    """Parse the content of `status.json`."""
     parsed = _checked(from_json(text), _STATUS)
     if not math.isfinite(parsed.get("heartbeat", 0)):
         raise ValueError(f"heartbeat is {parsed['heartbeat']}")
@@ -130,7 +130,7 @@ def read_status(text: str) -> dict[str, Any]:
 
 @_of_file
 def read_result(text: str) -> dict[str, Any]:
-    """The content of `result.json`; `test/acc` is from 0 to 1."""
+    """Parse the content of `result.json`; `test/acc` is from 0 to 1."""
     result = _checked(from_json(text), RESULT_KINDS)
     if not 0 <= result.get("test/acc", math.nan) <= 1:
         raise ValueError(f"test/acc is {result.get('test/acc', 'missing')}, not from 0 to 1")
@@ -139,7 +139,7 @@ def read_result(text: str) -> dict[str, Any]:
 
 @_of_file
 def read_config(text: str) -> dict[str, Any]:
-    """The content of `config.yaml`, with components that have moved since under their names of today."""
+    """Parse the content of `config.yaml`, with the current names of components that have moved."""
 
     def renamed(node: Any, key: object = None) -> Any:
         if isinstance(node, dict):
@@ -153,20 +153,20 @@ def read_config(text: str) -> dict[str, Any]:
 
 @_of_file
 def read_composition(text: str) -> dict[str, Any]:
-    """The content of `composition.json`, with all of its four parts."""
+    """Parse the content of `composition.json`, which must have all four parts."""
     parsed = _checked(from_json(text), _COMPOSITION)
     options = [option for option in parsed["options"].values() if option is not None]
     words = {"overrides": parsed["overrides"], "options": options, "interpolations": parsed["interpolations"].values()}
     for part, content in words.items():
         if not all(isinstance(word, str) for word in content):
-            raise ValueError(f"its {part} are not words")
+            raise ValueError(f"its {part} are not strings")
     _checked(parsed["config"], _CONFIG)
     return parsed
 
 
 @_of_file
 def read_metrics(text: str) -> "pd.DataFrame":
-    """One row per epoch, the later one of two; damaged rows are left out."""
+    """Parse `metrics.csv`: one row per epoch, the last of several; damaged rows are left out."""
     import pandas as pd
 
     try:
@@ -177,21 +177,21 @@ def read_metrics(text: str) -> "pd.DataFrame":
         raise ValueError("it has no column epoch")
     if any(dtype.kind not in "if" for dtype in table.dtypes):  # some cells are not numbers
         table = table[pd.to_numeric(table["epoch"], errors="coerce").notna()].apply(pd.to_numeric)
-    if table["epoch"].dtype.kind == "i" and table["epoch"].is_unique:  # as nearly always; the rest takes a while
+    if table["epoch"].dtype.kind == "i" and table["epoch"].is_unique:  # nearly always; the rest is slow
         return table
     table = table.dropna(subset=["epoch"]).astype({"epoch": int})
     return table.drop_duplicates("epoch", keep="last", ignore_index=True)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an `npz` file, by name.
+    """Read the arrays of an `npz` file, by name.
 
     Raises:
-        FileNotFoundError: There is none.
-        UnreadableError: It is damaged.
+        FileNotFoundError: The file does not exist.
+        UnreadableError: The file is damaged.
     """
     try:
-        # Without numpy's own arrays of objects, which are pickles.
+        # No arrays of objects, which numpy stores as pickles.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except (ValueError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
@@ -210,7 +210,7 @@ def _unreadable(path: Path, error: Exception) -> UnreadableError:
 
 def _checked(content: Any, kinds: Kinds) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise ValueError("it holds no dict")
+        raise ValueError("it is not a mapping")
     check_kinds(content, kinds)
     return content
 
@@ -221,11 +221,11 @@ def _check(value: Any, depth: int = 1) -> None:
     if isinstance(value, dict):
         kinds = set(map(type, value))
         if len(kinds) > 1 or not kinds <= {str, int}:
-            raise ValueError("its keys are not words")
+            raise ValueError("its keys are not all strings or all integers")
         value = value.values()
     elif not isinstance(value, list):
         value = (value,)
-    for element in value:  # a call for each collection, not for each value: one table reads millions
+    for element in value:  # one call per collection instead of per value: a table reads millions
         kind = type(element)
         if kind is dict or kind is list:
             _check(element, depth + 1)

@@ -1,4 +1,4 @@
-"""One record of a run, whether it lies in a folder or in the archive, or of a job that has left no run."""
+"""The record of a run in a folder or in the archive, or of a job without a run."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Numbers(NamedTuple):
-    """The files with a run's numbers, which need not exist."""
+    """Paths of the files with a run's numbers, which need not exist."""
 
     metrics: Path
     steps: Path
@@ -34,23 +34,25 @@ class Record:
     """A run, or a job without a run; curves, losses and probes are read on demand."""
 
     state: str  # finished, failed, diverged, interrupted, pruned, running, dead, unreadable or missing
-    name: str = ""  # of its sweep
-    options: Mapping[str, str | None] = field(default_factory=dict)  # the chosen one of each group, if known
+    name: str = ""  # the sweep's name
+    options: Mapping[str, str | None] = field(default_factory=dict)  # the chosen option of each group, if known
     settings: Mapping[str, Any] = field(
         default_factory=dict
-    )  # those that can change numbers, without the seed; dotted keys
-    interpolations: Mapping[str, str] = field(default_factory=dict)  # of settings that follow others; dotted keys
+    )  # settings that can change numbers, without the seed; dotted keys
+    interpolations: Mapping[str, str] = field(default_factory=dict)  # for settings that depend on others; dotted keys
     overrides: tuple[str, ...] = ()  # the command line
     identity: str | None = None  # the fingerprint, equal where numbers must be equal; the folder of an unreadable run
     seed: int | None = None
-    status: Mapping[str, Any] = field(default_factory=dict)  # `status.json`; in the archive a part, of diverged runs
+    status: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # `status.json`; in the archive, part of it for diverged runs
     result: Mapping[str, Any] = field(default_factory=dict)  # `result.json`; empty if the run has not finished
     folder: Path | None = None  # None for a missing run and for one from the archive
     numbers: Numbers | None = None  # None for a missing run
 
     @property
     def is_missing(self) -> bool:
-        """Whether it is a job that has left no run."""
+        """Whether it is a job without a run."""
         return self.state == "missing"
 
     @property
@@ -60,22 +62,22 @@ class Record:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing is left to train: it has finished, or diverged."""
+        """Whether nothing is left to train, because it has finished or diverged."""
         return self.state in ("finished", "diverged")
 
     @property
     def protocol(self) -> str:
-        """The name of the protocol, by the held-out images; empty if unknown."""
+        """The name of the protocol, derived from the held-out images; empty if unknown."""
         return protocol_name(self.settings)
 
     @property
     def holds_out(self) -> bool:
-        """Whether `val/*` are of held-out training images, and not of the test set."""
+        """Whether `val/*` are of held-out training images instead of the test set."""
         return holds_out(self.settings)
 
     @property
     def key(self) -> tuple[str | None, str | None]:
-        """Equal for runs of one composition and one study, of which one counts."""
+        """A key that runs with the same fingerprint and study share; only one of them counts."""
         return self.identity, self.options.get("study")
 
     @cached_property
@@ -85,7 +87,7 @@ class Record:
 
     @property
     def job_without_seed(self) -> frozenset[str]:
-        """The command line that the jobs of one composition share."""
+        """The part of the command line that the jobs of one composition share."""
         return frozenset(line for line in self.job if not line.startswith("seed="))
 
     @property
@@ -98,7 +100,7 @@ class Record:
 
     @cached_property
     def metrics(self) -> "pd.DataFrame | None":
-        """A row per epoch; None without one, and for a run that has diverged, whose last numbers are not finite.
+        """One row per epoch; None if there is none, or the run has diverged, since its last numbers are not finite.
 
         Raises:
             UnreadableError: The archive is damaged.
@@ -115,12 +117,12 @@ class Record:
 
     @cached_property
     def steps(self) -> dict[str, np.ndarray] | None:
-        """One array `(steps,)` per quantity, in the archive the loss alone; None if there are none to be read."""
+        """One array `(steps,)` per quantity, in the archive only the loss; None if the file cannot be read."""
         return _arrays(self.numbers and self.numbers.steps, "loss")
 
     @cached_property
     def probes(self) -> dict[str, np.ndarray] | None:
-        """The arrays of `probes.npz`; None if there are none to be read."""
+        """The arrays of `probes.npz`; None if the file cannot be read."""
         return _arrays(self.numbers and self.numbers.probes, "step", "loss", "seconds")
 
     @cached_property
@@ -132,26 +134,26 @@ class Record:
             return None
         try:
             rows = pd.read_csv(self.numbers.dead_units, dtype={"fingerprint": str})  # `12e4` is not a number
-            # The run's own row is the first; those after it are of networks that it was compared with.
+            # The first row is the run's own; later rows are of networks that it was compared with.
             own = {str(name): value for name, value in rows.iloc[0].items()}
-        except (OSError, ValueError, IndexError):  # none, or a damaged one
+        except (OSError, ValueError, IndexError):  # missing or damaged
             return None
         return own if own.get("fingerprint") == self.identity else None
 
     @cached_property
     def composition(self) -> str:
-        """A string that is equal for all seeds: the settings, the experiment and the study."""
+        """The settings, the experiment and the study, as a string that is equal for all seeds."""
         own = {key: value for key, value in self.settings.items() if "${seed}" not in self.sources.get(key, "")}
         return json.dumps([self.options.get("experiment"), self.options.get("study"), own], sort_keys=True)
 
     @cached_property
     def sources(self) -> Mapping[str, str]:
-        """Where settings that follow others get their values, interpolations by the setting's dotted key."""
+        """The interpolations of settings that depend on others, by the setting's dotted key."""
         return _sources(tuple(self.interpolations.items()), tuple(self.settings))
 
 
 def read_run(run: RunFiles) -> Record:
-    """Read all that is known of a run, except its numbers; one that is damaged is `unreadable`."""
+    """Read a run's record, except its numbers; a damaged run has the state `unreadable`."""
     try:
         composition = run.composition()
         kept = settings(composition["config"])
@@ -177,7 +179,7 @@ def read_run(run: RunFiles) -> Record:
 
 
 def read_state(run: RunFiles) -> Record:
-    """Read the state, status and result of a run alone, which takes less time than `read_run`."""
+    """Read only the state, status and result of a run, which is faster than `read_run`."""
     try:
         return _read(run)
     except (OSError, ValueError) as error:
@@ -201,7 +203,7 @@ def _numbers(run: RunFiles) -> Numbers:
 
 
 def _arrays(path: Path | None, *names: str) -> dict[str, np.ndarray] | None:
-    """The arrays of a file; None if it cannot be read, or lacks one of these."""
+    """Read the arrays of a file; return None if it cannot be read, or lacks one of `names`."""
     try:
         arrays = {} if path is None else read_arrays(path)
     except (FileNotFoundError, UnreadableError):
@@ -211,6 +213,6 @@ def _arrays(path: Path | None, *names: str) -> dict[str, np.ndarray] | None:
 
 @lru_cache
 def _sources(interpolations: tuple[tuple[str, str], ...], keys: tuple[str, ...]) -> dict[str, str]:
-    """Cached, because thousands of runs have the same."""
+    """Return `Record.sources`; cached, because it is the same for thousands of runs."""
     inside = [(key, source) for key in keys for prefix, source in interpolations if f"{key}.".startswith(f"{prefix}.")]
-    return dict(reversed(inside))  # of several, the first counts
+    return dict(reversed(inside))  # the first of several counts

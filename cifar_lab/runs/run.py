@@ -1,4 +1,4 @@
-"""A run directory, written."""
+"""Writes a run directory."""
 
 import csv
 import json
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 
-# Written by training, removed when an unfinished run starts again.
+# Files that training writes, removed when an unfinished run starts again.
 _CONTENTS = ("result.json", "metrics.csv", "steps.npz", "probes.npz", "error.txt", "loggers.json")
-_OF_COMMANDS = ("evaluation", "explanation", "export")  # on a trained network
+_OF_COMMANDS = ("evaluation", "explanation", "export")  # commands on a trained network
 _FOLDERS = ("checkpoints", "weights", "snapshots", "tensorboard", "csv", "wandb", "figures", *_OF_COMMANDS)
 REPLACED = "replaced"  # the folder of runs that were trained again
 
 
 class RunExistsError(UsageError):
-    """The folder belongs to another run."""
+    """The folder belongs to a different run."""
 
 
 class DivergedError(RuntimeError):
-    """Raised when the loss is not finite."""
+    """The loss is not finite."""
 
 
 class Run(RunFiles):
@@ -58,13 +58,13 @@ class Run(RunFiles):
 
         Args:
             config: The resolved configuration, plain values.
-            overrides: The command line that gave it.
+            overrides: The command line that produced it.
             options: The chosen option of each group.
             interpolations: The interpolations of values that depend on others, by dotted key.
             goes_on: Keep the files of an earlier attempt instead of removing them.
 
         Raises:
-            RunExistsError: The folder has a finished run, or files of a user.
+            RunExistsError: The folder has a finished run, or a user's files.
             OSError: The folder cannot be written.
         """
         if goes_on:
@@ -95,16 +95,16 @@ class Run(RunFiles):
             )
         if self.has_result():
             raise RunExistsError(f"{self.folder} has a finished run; set hydra.run.dir= to a different folder")
-        if self.result_file.exists():  # of a run that finished and was damaged since
+        if self.result_file.exists():  # of a finished run that was damaged later
             self.set_aside()
         for name in _FOLDERS:
             shutil.rmtree(self.folder / name, ignore_errors=True)
-        for name in (*_CONTENTS, self.status_file.name):  # the status last: without it the rest would be nobody's
+        for name in (*_CONTENTS, self.status_file.name):  # the status last: it marks the rest as a run's
             (self.folder / name).unlink(missing_ok=True)
 
     def tidy(self) -> None:
-        """Remove a lock and unfinished files that killed processes have left in an ended run."""
-        with suppress(LockedError, OSError):  # trained again by another process, or not ours to write
+        """Remove the lock and unfinished files that killed processes left in an ended run."""
+        with suppress(LockedError, OSError):  # another process trains it again, or it is read-only
             if self.lock_file.exists():
                 with locked(self.lock_file):
                     pass
@@ -115,7 +115,7 @@ class Run(RunFiles):
             remove_unfinished(folder, any_writer=any_writer)
 
     def set_state(self, state: str, **details: object) -> None:
-        """Write `state`: running, finished, failed, diverged, interrupted or pruned; and add `details` to it."""
+        """Write `state` (running, finished, failed, diverged, interrupted or pruned) and add `details` to it."""
         with replacing(self.status_file) as file:
             file.write(self._status_text(state, details))
 
@@ -135,21 +135,21 @@ class Run(RunFiles):
                 file.truncate()
         self.error_file.write_text(
             "".join(traceback.format_exception(error)), encoding="utf-8"
-        )  # after the state, whose it is
+        )  # after the state that it belongs to
 
     def has_begun(self) -> bool:
-        """Return whether training has reached its first step, so that the folder is worth keeping."""
-        return "epoch" in self.status() or self.last_checkpoint.exists()  # a damaged status says nothing
+        """Return whether training has reached its first step, which makes the folder worth keeping."""
+        return "epoch" in self.status() or self.last_checkpoint.exists()  # a damaged status has no epoch
 
     def is_under_way(self) -> bool:
-        """Whether it has begun and not ended, so that it can go on."""
+        """Return whether the run has begun and not ended, so that it can be resumed."""
         return self.status().get("state") not in ("finished", "failed", "diverged", "pruned", "unreadable")
 
     def set_aside(self) -> Path:
-        """Move all but the lock, which the caller holds, into `replaced/` next to it: where it is."""
+        """Move all but the lock, which the caller holds, into `replaced/` next to the folder; return the new folder."""
         aside = self.folder.parent / REPLACED / f"{self.folder.name}-{time.strftime('%Y-%m-%d_%H-%M-%S')}"
         aside.mkdir(parents=True, exist_ok=True)
-        # The status last: a folder without one would be nobody's.
+        # The status last: it marks the folder as a run's.
         paths = sorted(self.folder.iterdir(), key=lambda path: path == self.status_file)
         for path in paths:
             if path != self.lock_file:
@@ -163,19 +163,19 @@ class Run(RunFiles):
         for name in (*_CONTENTS, self.status_file.name, self.lock_file.name):
             (self.folder / name).unlink(missing_ok=True)
         parents = list(self.folder.absolute().parents)
-        if len(parents) > 1 and parents[1].name == "outputs":  # a folder that the user named stays
+        if len(parents) > 1 and parents[1].name == "outputs":  # keep a folder that the user named
             with suppress(OSError):
                 for folder in (self.folder, *parents[:2]):
                     folder.rmdir()
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write the result, plain values by name, then the state finished."""
+        """Write the result, plain values by name, then the state `finished`."""
         with replacing(self.result_file) as file:
             json.dump({"schema_version": SCHEMA_VERSION, **result, "status": "finished"}, file, indent=2)
         self.set_state("finished")
 
     def append_metrics(self, row: Mapping[str, float | int | None]) -> None:
-        """Add one epoch's row to `metrics.csv`, whose first row names the columns; it is on the disk at the return."""
+        """Append one epoch's row to `metrics.csv`, after a header in a new file, and flush it to the disk."""
         is_new = not self.metrics_file.exists()
         with naming(self.metrics_file), self.metrics_file.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(row))
@@ -183,12 +183,12 @@ class Run(RunFiles):
                 writer.writeheader()
             numbers = {name: None if value is None or math.isnan(value) else value for name, value in row.items()}
             writer.writerow(numbers)
-            # On the disk before the checkpoint that counts on it.
+            # On the disk before the checkpoint that relies on it.
             file.flush()
             os.fsync(file.fileno())
 
     def truncate(self, epochs: int, steps: int) -> None:
-        """Remove the records after a checkpoint; `check_records` has checked those before.
+        """Remove the records after a checkpoint; `check_records` has checked those before it.
 
         Args:
             epochs: Number of complete epochs.
@@ -204,42 +204,42 @@ class Run(RunFiles):
             if rows:
                 with replacing(self.metrics_file) as file:
                     file.writelines([header, *rows])
-            else:  # its header may be half written; the next row writes it
+            else:  # the header may be incomplete; the next row writes it again
                 self.metrics_file.unlink()
         if self.steps_file.exists():
             self.write_steps({name: values[:steps] for name, values in self.steps().items()})
 
     def write_steps(self, steps: Mapping[str, np.ndarray]) -> None:
-        """Write one array `(steps,)` per quantity, the whole of it each time."""
+        """Write one array `(steps,)` per quantity, in place of an earlier file."""
         write_arrays(self.steps_file, steps)
 
     def write_probes(self, probes: Mapping[str, np.ndarray]) -> None:
-        """Write the arrays of all probes so far, by the names of `docs/run_directory.md`."""
+        """Write the arrays of all probes so far, by the names in `docs/run_directory.md`."""
         write_arrays(self.probes_file, probes)
 
     def save_weights(self, model: "nn.Module", name: str) -> None:
         """Write the network's plain state dict to `weights/` under `name`, replacing any other file there."""
         write_weights(model, self.weights / name)
-        for other in self.weights.glob("*.pth"):  # of a run that has been trained further
+        for other in self.weights.glob("*.pth"):  # from before the run was trained further
             if other.name != name:
                 other.unlink()
 
     def save_snapshot(self, model: "nn.Module", epoch: int) -> None:
-        """Write the network's plain state dict after `epoch` epochs to `snapshots/`; the initial one's is 0."""
+        """Write the network's plain state dict after `epoch` epochs to `snapshots/`; 0 is before training."""
         write_weights(model, self.snapshots_folder / f"epoch_{epoch:04d}.pt")
 
 
 class FollowedRun(Run):
-    """One run's directory, for a process that trains together with the one that writes it: it reads alone."""
+    """One run's directory, read-only, for processes that train together with the one that writes it."""
 
     def _leave(self, *_: object, **__: object) -> None:
-        """Leave it to the process that writes."""
+        """Do nothing, because another process writes."""
 
     set_state = append_metrics = truncate = write_steps = write_probes = save_weights = save_snapshot = _leave
 
 
 class PrunedError(RuntimeError):
-    """A search has ended the run before its last epoch, after `epoch`, from 1."""
+    """A search has ended the run early, after `epoch`, from 1."""
 
     def __init__(self, epoch: int) -> None:
         super().__init__(f"pruned at epoch {epoch}")

@@ -1,4 +1,4 @@
-"""A run directory, read: its files and their contents."""
+"""Reads a run directory: its files and their contents."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_PREFIX = "model."  # of the network's own names in a checkpoint
+_PREFIX = "model."  # prefix of the network's names in a checkpoint
 
 
 # The arrays of `steps.npz`.
@@ -59,12 +59,12 @@ class RunFiles:
         self.figures = self.folder / "figures"
 
     def best_epoch(self) -> int | None:
-        """The first of the epochs with the best `val/acc`, from 1; None if none was validated."""
+        """Return the first epoch, from 1, with the best `val/acc`; None if no epoch was validated."""
         validated = self.validated()
         return max(validated, key=validated.__getitem__, default=None)
 
     def check_records(self, epochs: int, steps: int, *, has_best: bool = True) -> None:
-        """Check that the records of so many epochs and steps, and the best epoch's checkpoint, can be read.
+        """Check that records of this many epochs and steps, and the best epoch's checkpoint, can be read.
 
         Raises:
             UnreadableError: A file is damaged, missing or incomplete.
@@ -85,11 +85,11 @@ class RunFiles:
         validated = {epoch: accuracy for epoch, accuracy in known.items() if epoch <= epochs}
         if validated and has_best:
             kept = _there(self.best_checkpoint, lambda: read_checkpoint(self.best_checkpoint)).get("epoch", -1) + 1
-            if kept != max(validated, key=validated.__getitem__) and kept <= epochs:  # a later one is trained again
-                raise UnreadableError(f"{self.best_checkpoint} is of epoch {kept}, which is not the best one")
+            if kept != max(validated, key=validated.__getitem__) and kept <= epochs:  # later ones are trained again
+                raise UnreadableError(f"{self.best_checkpoint} is of epoch {kept}, which is not the best epoch")
 
     def validated(self) -> dict[int, float]:
-        """The `val/acc` of each validated epoch, from 1, in order."""
+        """Return the `val/acc` of each validated epoch, from 1, in order."""
         known = self.metrics().dropna(subset=["val/acc"])
         return {int(epoch): float(accuracy) for epoch, accuracy in zip(known["epoch"], known["val/acc"], strict=True)}
 
@@ -100,7 +100,7 @@ class RunFiles:
         return {name: float(row[name]) for name in ("val/acc", "val/loss")}
 
     def status(self) -> dict[str, Any]:
-        """The content of `status.json`; empty without one, the state `unreadable` if it cannot be read."""
+        """Return the content of `status.json`; empty if it is missing, with the state `unreadable` if it is damaged."""
         try:
             return reading.read_status(self.status_file)
         except FileNotFoundError:
@@ -109,7 +109,7 @@ class RunFiles:
             return {"state": "unreadable", "error": str(error)}
 
     def result(self) -> dict[str, Any]:
-        """The content of `result.json`; `test/acc` is from 0 to 1.
+        """Return the content of `result.json`; `test/acc` is from 0 to 1.
 
         Raises:
             FileNotFoundError: The run has not finished.
@@ -118,7 +118,7 @@ class RunFiles:
         return reading.read_result(self.result_file)
 
     def finished_result(self) -> dict[str, Any] | None:
-        """The result; None if the run has not finished, or its result cannot be read."""
+        """Return the result; None if the run has not finished, or its result cannot be read."""
         if self.status().get("state") != "finished":
             return None
         try:
@@ -127,16 +127,16 @@ class RunFiles:
             return None
 
     def has_result(self) -> bool:
-        """Whether the run has finished with a result that can be read."""
+        """Return whether the run has finished with a result that can be read."""
         return self.finished_result() is not None
 
     def state(self, status: Mapping[str, Any] | None = None) -> str:
-        """Its state by `status`, else `status.json`; `dead` if that is `running` and no living process has its lock."""
+        """Return the state in `status` or `status.json`; `dead` if it is `running` without a living lock owner."""
         state = str((self.status() if status is None else status).get("state", "unknown"))
         return "dead" if state == "running" and owner(self.lock_file) is None else state
 
     def outcome(self) -> dict[str, Any]:
-        """The result with its `folder`; without one `status`, `folder`, `overrides` and, if there is one, `error`."""
+        """Return the result with its `folder`; without a result, `status`, `folder`, `overrides` and any `error`."""
         result, folder = self.finished_result(), str(self.folder.absolute())
         if result is not None:
             return {**result, "folder": folder}
@@ -149,66 +149,66 @@ class RunFiles:
         return reading.read_config(self.config_file)
 
     def overrides(self) -> list[str]:
-        """The command line that gave the configuration."""
+        """Return the command line that produced the configuration."""
         return self.composition()["overrides"]
 
     def composition(self) -> dict[str, Any]:
-        """The content of `composition.json`, which thousands of runs are compared by in seconds.
+        """Read `composition.json`, which is fast enough to compare thousands of runs in seconds.
 
         Returns:
             `overrides`, the command line; `options`, the chosen one of each group; `interpolations`, by dotted key, for
-            values that follow others; `config`, the resolved configuration, in which keys are words.
+            values that depend on others; `config`, the resolved configuration, in which keys are strings.
         """
         return reading.read_composition(self.composition_file)
 
     def metrics(self) -> "pd.DataFrame":
-        """One row per epoch, the later one of two; missing values are NaN, and damaged rows are left out."""
+        """Return one row per epoch, the last of several; missing values are NaN, and damaged rows are left out."""
         return reading.read_metrics(self.metrics_file)
 
     def steps(self) -> dict[str, np.ndarray]:
-        """One array `(steps,)` per quantity."""
+        """Return one array `(steps,)` per quantity."""
         return reading.read_arrays(self.steps_file)
 
     def probes(self) -> dict[str, np.ndarray]:
-        """The arrays of `probes.npz`, `(P,)`, `(P, J)` or `(P, R)`, from `probe=gradient`."""
+        """Return the arrays of `probes.npz`, `(P,)`, `(P, J)` or `(P, R)`, from `probe=gradient`."""
         return reading.read_arrays(self.probes_file)
 
     def snapshots(self) -> dict[int, Path]:
-        """The files of the weights that were kept, by the number of epochs trained, in order."""
+        """Return the snapshot files by the number of epochs trained, in order."""
         paths = {path.stem.removeprefix("epoch_"): path for path in self.snapshots_folder.glob("epoch_*.pt")}
         return dict(sorted((int(epoch), path) for epoch, path in paths.items() if epoch.isdecimal()))
 
     def snapshot(self, epoch: int) -> "dict[str, Tensor]":
-        """The state dict after so many epochs; raises `FileNotFoundError` and, if it is damaged, `CheckpointError`."""
+        """Return the state dict after `epoch` epochs; raise `FileNotFoundError` or, if damaged, `CheckpointError`."""
         return read_checkpoint(self.snapshots_folder / f"epoch_{epoch:04d}.pt")
 
     def final_state(self) -> "dict[str, Tensor]":
-        """The state dict at the end of training, the raw weights of a run that averages them.
+        """Return the state dict at the end of training; with weight averaging, the raw weights.
 
-        It is the last checkpoint's, else the last snapshot's.
+        It is read from the last checkpoint, else from the last snapshot.
 
         Raises:
-            ValueError: There are neither, or they are damaged.
+            ValueError: There is neither, or it is damaged.
         """
         if self.last_checkpoint.exists():
             saved = read_checkpoint(self.last_checkpoint)
-            state = saved.get("current_model_state", saved["state_dict"])  # Lightning's name if there is an average
+            state = saved.get("current_model_state", saved["state_dict"])  # Lightning's key with averaging
             return {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
         if kept := list(self.snapshots().values()):
             return read_checkpoint(kept[-1])
         raise UsageError(f"{self.folder} has neither its last checkpoint nor snapshots; train it again")
 
     def chosen_weights(self) -> Path:
-        """The file with the weights of the chosen epoch, or, without a result, of the best epoch so far.
+        """Return the file with the weights of the chosen epoch or, without a result, of the best epoch so far.
 
         Raises:
-            ValueError: There is none.
+            ValueError: There are no weights.
         """
         named, result = sorted(self.weights.glob("*.pth")), self.finished_result()
         if result is not None:  # a run that was trained further may also have an older file
             own = f"_{accuracy_digits(result['test/acc'])}.pth"
             named.sort(key=lambda path: not path.name.endswith(own))
-        # Without a result they are of an earlier end, before the run was given more epochs.
+        # Without a result they are from an earlier end, before the run was extended.
         checkpoints = (self.best_checkpoint, self.last_checkpoint)
         ordered = (*checkpoints, *named) if result is None else (*named, *checkpoints)
         there = [path for path in ordered if path.exists()]

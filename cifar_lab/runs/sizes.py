@@ -1,4 +1,4 @@
-"""Numbers of training images, by the settings of the data."""
+"""Numbers of training images, from the data settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ _TRAINING_IMAGES = {
 
 
 def train_available(data: Mapping[str, Any], unknown: int | None = None) -> int | None:
-    """Number of training images that the protocol leaves of our own data; `unknown` stands for other data's total."""
+    """Return the number of training images that the protocol leaves; `unknown` is the total of external data."""
     total = _TRAINING_IMAGES.get(str(data.get("_target_")).rpartition(".")[2], data.get("num_train", unknown))
     if data.get("imbalance", 1) != 1:
         total = unknown
@@ -21,7 +21,7 @@ def train_available(data: Mapping[str, Any], unknown: int | None = None) -> int 
 
 
 def train_size(data: Mapping[str, Any]) -> int:
-    """Number of training images of an epoch, by the settings of the data; other data counts as CIFAR-10's 50,000."""
+    """Return the number of training images of an epoch; external data counts as CIFAR-10's 50,000."""
     available = train_available(data, unknown=_CIFAR10_IMAGES)
     assert available is not None
     return min(available, data["train_size"] or available)

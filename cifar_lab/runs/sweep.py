@@ -26,7 +26,7 @@ class Sweep:
         self.accuracy_figure = self.folder / "accuracy.png"
 
     def plan(self, jobs: Sequence[Sequence[str]], folders: Sequence[Path | None] = ()) -> None:
-        """Write the command line of each job, in place of an earlier plan, and the folder of its run if it is known."""
+        """Write the command line of each job and, if known, the folder of its run; an earlier plan is replaced."""
         runs = [None if folder is None else os.path.relpath(folder, self.folder) for folder in folders]
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self.plan_file) as file:
@@ -35,8 +35,8 @@ class Sweep:
     def jobs(self) -> list[tuple[list[str], Run | None]]:
         """Return the command line of each job of the last plan, with its run; none if there is no readable plan.
 
-        The run is in the folder that the plan names, which may belong to a different sweep, or in the folder of the
-        same words.
+        The run is in the folder that the plan names, which may belong to a different sweep, else it is the one with the
+        same `job_key`.
         """
         try:
             plan = from_json(fresh(lambda: self.plan_file.read_text(encoding="utf-8")))
@@ -50,7 +50,7 @@ class Sweep:
         return [(job, run or by_words.get(job_key(job))) for job, run in zip(jobs, by_folder, strict=True)]
 
     def runs_by_job(self) -> dict[frozenset[str], Run]:
-        """Each run by its `job_key`; those whose command line cannot be read are left out."""
+        """Return each run by its `job_key`; runs whose command line cannot be read are left out."""
         runs = {}
         for run in self.runs():
             with suppress(OSError, ValueError):
@@ -58,17 +58,17 @@ class Sweep:
         return runs
 
     def runs(self) -> list[Run]:
-        """Every run in the folder and below, by name."""
+        """Return every run in the folder and below, by name."""
         return list(find_runs(self.folder))
 
 
 def is_run(folder: Path | str) -> bool:
-    """Whether a folder is a run's."""
+    """Return whether a folder is a run's."""
     return (Path(folder) / "status.json").exists()
 
 
 def find(folder: Path | str) -> Iterator[Run | Sweep]:
-    """Every run, and every sweep that was planned, in a folder and below, by name; a sweep comes before its runs.
+    """Yield every run and every planned sweep in a folder and below, by name; a sweep comes before its runs.
 
     Runs that were replaced are left out.
     """
@@ -83,15 +83,15 @@ def find(folder: Path | str) -> Iterator[Run | Sweep]:
 
 
 def find_runs(folder: Path | str) -> Iterator[Run]:
-    """Every run in a folder and below, by name."""
+    """Yield every run in a folder and below, by name."""
     return (one for one in find(folder) if isinstance(one, Run))
 
 
 def find_sweeps(folder: Path | str) -> Iterator[Sweep]:
-    """Every sweep that was planned in a folder and below, by name."""
+    """Yield every planned sweep in a folder and below, by name."""
     return (one for one in find(folder) if isinstance(one, Sweep))
 
 
 def job_key(lines: Sequence[str]) -> frozenset[str]:
-    """The identity of a sweep's job: its command line, except order, the sweep's name and `HOW_IT_IS_RUN`."""
+    """Return the identity of a sweep's job: its command line, except order, the sweep's name and `HOW_IT_IS_RUN`."""
     return frozenset(line for line in lines if not line.startswith(("name=", *HOW_IT_IS_RUN)))

@@ -1,4 +1,4 @@
-"""Networks that have been trained, from a run's folder or a file of weights, ready to be used."""
+"""Trained networks, loaded from a run's folder or a weight file."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import the modules that need torch at first use, so that a command's help does not wait for it."""
+    """Import modules that need torch on first use, so that a command's help does not wait for torch."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

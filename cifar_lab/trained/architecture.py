@@ -1,4 +1,4 @@
-"""Which network weights belong to, by their names and shapes: those of the report's published files, and ours."""
+"""Recognises a network by the names and shapes of its weights, in the report's published files and in ours."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -10,8 +10,8 @@ from torch import Tensor
 State = Mapping[str, Tensor]
 # Prefixes that wrappers add to a network's names: DataParallel, DDP, Lightning modules and others.
 _PREFIXES = ("module.", "model.", "network.", "net.")
-_NESTED = 4  # wrappers in each other
-# The arguments of a class that say its size.
+_NESTED = 4  # nested wrappers
+# The arguments of each class that determine its size.
 _SIZES = {
     "CNN": ("filters",),
     "ResNet": ("blocks", "widths"),
@@ -22,14 +22,14 @@ _SIZES = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network without its activation, which no shape tells."""
+    """A network without its activation, which shapes do not reveal."""
 
-    option: str  # the option of `model` that it is a form of
+    option: str  # the option of `model` that it is a variant of
     target: str  # its class
-    arguments: Mapping[str, Any]  # of that class, but for the activation
+    arguments: Mapping[str, Any]  # arguments of that class, except the activation
 
     def __str__(self) -> str:
-        """As on a command line, such as `cnn filters=[64,128,256] bn=true`."""
+        """Format as on a command line, such as `cnn filters=[64,128,256] bn=true`."""
         words = [f"{name}={_plain(self.arguments[name])}" for name in _SIZES[self.target.rpartition(".")[2]]]
         return " ".join([self.option, *words, f"bn={_plain(self.arguments['batch_norm'])}"])
 
@@ -39,7 +39,7 @@ def _plain(value: Any) -> str:
 
 
 def spellings(state: State, nested: int = _NESTED) -> Iterator[State]:
-    """Yield a state dict unchanged, then without a wrapper's prefix; names without the prefix are dropped then."""
+    """Yield a state dict unchanged, then without a wrapper's prefix, dropping names that lack the prefix."""
     yield state
     for prefix in _PREFIXES if nested else ():
         inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
@@ -48,20 +48,20 @@ def spellings(state: State, nested: int = _NESTED) -> Iterator[State]:
 
 
 def in_names_of(state: State, own: Collection[str]) -> State:
-    """The one of its `spellings` that has most of a network's own names."""
+    """Return the one of the `spellings` with the most names of a network."""
     return max(spellings(state), key=lambda spelling: sum(name in own for name in spelling))
 
 
 def in_our_names(state: State) -> State:
-    """Return the first of the `spellings` that is a network of this project, or else the state dict unchanged."""
+    """Return the first of the `spellings` that is a network of this project, else the state dict unchanged."""
     return next((spelling for spelling in spellings(state) if architecture(spelling)), state)
 
 
 def architecture(state: State) -> Architecture | None:
-    """The network of a state dict; None if it is none of this project's.
+    """Return the network of a state dict; None if it is not one of this project's.
 
     Args:
-        state: With the names of `cifar_lab.models` and of the report's published files.
+        state: State dict with the names of `cifar_lab.models`, as in the report's published files.
     """
     first = {
         "conv_layers.0": _cnn,
@@ -78,7 +78,7 @@ def architecture(state: State) -> Architecture | None:
 
 
 def described(state: State) -> str:
-    """A state dict's network, for a message."""
+    """Describe a state dict's network for a message."""
     known = architecture(in_our_names(state))
     return "a network that is not from this project" if known is None else str(known)
 
@@ -132,7 +132,7 @@ def _vgg(state: State) -> Architecture:
     arguments = {
         "stages": _stages(state) if by_stage else _stages_of_sequence(state, batch_norm),
         "hidden": len(state[f"classifier.{head[0]}.weight"]) if head[1:] else None,
-        "dropout": 0.5 if head[0] else None,  # a dropout layer has no weights, but takes up an index
+        "dropout": 0.5 if head[0] else None,  # a dropout layer has no weights, but an index
         "batch_norm": batch_norm,
         "by_stage": by_stage,
         "num_classes": len(state[f"classifier.{head[-1]}.weight"]),
@@ -150,7 +150,7 @@ def _stages(state: State) -> list[list[int]]:
 
 
 def _stages_of_sequence(state: State, batch_norm: bool) -> list[list[int]]:
-    """A pool has no weights, but takes up an index: the convolutions around it are one further apart."""
+    """Split convolutions into stages where indices are one further apart: a pool has no weights, but an index."""
     stages: list[list[int]] = []
     last = None
     for place, width in _convolutions(state, "features").items():
@@ -162,7 +162,7 @@ def _stages_of_sequence(state: State, batch_norm: bool) -> list[list[int]]:
 
 
 def _convolutions(state: State, part: str) -> dict[int, int]:
-    """The width of each convolution of a sequence, by its index."""
+    """Return the width of each convolution of a sequence, by its index."""
     weights = {place: state[f"{part}.{place}.weight"] for place in _indices(state, rf"{part}\.(\d+)\.weight")}
     return {place: len(weight) for place, weight in weights.items() if weight.ndim == 4}
 

@@ -1,4 +1,4 @@
-"""Arguments of the commands on trained networks. Does not import torch."""
+"""Command-line arguments for trained networks. Does not import torch."""
 
 import functools
 import inspect
@@ -36,7 +36,7 @@ class Overrides:
     """Command-line options that describe a network, with their help; None takes the run's or the file's value.
 
     Raises:
-        ValueError: A value is out of its range.
+        ValueError: A value is out of range.
     """
 
     model: Annotated[str | None, _option("Refuse weights of a different model than this option, such as vgg_a.")] = None
@@ -44,7 +44,7 @@ class Overrides:
     activation: Annotated[
         str | None, _option("Activation of a bare weight file, if its name lacks it or is wrong.")
     ] = None
-    negative_slope: Annotated[float | None, _option("Of a file alone: of its LeakyReLU.")] = None
+    negative_slope: Annotated[float | None, _option("Slope of LeakyReLU in a bare weight file.")] = None
     mean: Annotated[
         tuple[float, ...] | None,
         _option("Mean for images in [0, 1] of a bare weight file, such as 0.5,0.5,0.5."),
@@ -54,7 +54,7 @@ class Overrides:
         str | None, _option("Precision, such as 32-true. Default: the run's; 32-true for a bare weight file.")
     ] = None
     data_root: Annotated[
-        Path | None, _option("Folder of its data, like data.root or data.path. Default: the run's, or CIFAR_LAB_DATA.")
+        Path | None, _option("Folder of the data, like data.root or data.path. Default: the run's, or CIFAR_LAB_DATA.")
     ] = None
     allow: Annotated[Sequence[str], _option("A package whose components may run; may be repeated.")] = ()
 
@@ -66,20 +66,20 @@ class Overrides:
             raise UsageError(f"--std {','.join(map(str, self.std))}: each must be above 0")
 
     def of_network(self) -> list[str]:
-        """The given options, as typed, that a run or a described file already has."""
+        """Return the given options, as typed, that a run or a described file already records."""
         names = ("activation", "negative_slope", "mean", "std")
         return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) is not None]
 
 
-# The types of options that are text on the command line, or a list that may be missing.
+# Types of options that are text on the command line, or an optional list.
 _TYPED: dict[str, Any] = {"mean": str | None, "std": str | None, "allow": list[str] | None}
 
 
 def takes_overrides(without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """Give a command the options of `Overrides`, which reach it as one argument, `overrides`.
+    """Add the options of `Overrides` to a command, which gets them as one argument, `overrides`.
 
     Args:
-        without: Those that it does not take.
+        without: Options to leave out.
     """
     options = {field.name: get_args(field.type) for field in fields(Overrides) if field.name not in without}
     annotations = {name: Annotated[_TYPED.get(name, kind), option] for name, (kind, option) in options.items()}
@@ -106,7 +106,7 @@ def takes_overrides(without: Collection[str] = ()) -> Callable[[Command], Comman
 
 
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    """Parse an option's numbers, joined by commas; raise `UsageError` if a part is not a finite number."""
+    """Parse an option's comma-separated numbers; raise `UsageError` if one is not a finite number."""
     if text is None:
         return None
     try:
@@ -114,7 +114,7 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     except ValueError:
         values = ()
     if not values or not all(map(math.isfinite, values)):
-        raise UsageError(f"{option} {text}: numbers joined by commas, such as 0.5,0.5,0.5")
+        raise UsageError(f"{option} {text} must be comma-separated numbers, such as 0.5,0.5,0.5")
     return values
 
 
@@ -138,7 +138,7 @@ def with_runs_below(networks: Sequence[Path]) -> list[Path]:
 
 
 def load_noting(path: Path, overrides: Overrides) -> "Trained":
-    """Load a network, and print assumptions and notes on standard error; raises like `load`."""
+    """Load a network, and print assumptions and notes to standard error; raises like `load`."""
     from cifar_lab.trained import load
 
     trained = load(path, overrides)

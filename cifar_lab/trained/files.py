@@ -1,4 +1,4 @@
-"""Reads files of weights as tensors by name, with the description in files that `export` has written."""
+"""Reads weight files as tensors by name, with the description that `export` writes into its files."""
 
 import json
 import math
@@ -14,10 +14,10 @@ from cifar_lab.runs import check_kinds, from_json, read_checkpoint
 from cifar_lab.runs.reading import RESULT_KINDS
 
 SAFETENSORS = ".safetensors"
-KEY = "cifar_lab"  # of the description in a file's metadata
+KEY = "cifar_lab"  # key of the description in a file's metadata
 SCHEMA_VERSION = 1
 
-# Under which names checkpoints hold a state dict: timm's, torchvision's, Lightning's and others'; averages first.
+# Keys of the state dict in checkpoints of timm, torchvision, Lightning and others; averages first.
 _AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
 _NETWORKS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module")
 _COMPILED = "_orig_mod."  # torch.compile adds it to names
@@ -31,28 +31,28 @@ _KINDS = {"model": dict, "architecture": str, "mean": list, "std": list, "classe
 class Description:
     """A trained network without its weights, in plain values."""
 
-    model: Mapping[str, Any]  # the option that makes the network, with `_target_`
-    architecture: str  # the same in a few words
-    mean: Sequence[float]  # per channel, subtracted from images from 0 to 1
-    std: Sequence[float]  # per channel, divided by
-    classes: Sequence[str]  # their names, in the order of the logits
-    names: Sequence[str]  # of the weights, in the network's order, which safetensors does not keep
+    model: Mapping[str, Any]  # the option that builds the network, with `_target_`
+    architecture: str  # a short description of it
+    mean: Sequence[float]  # per channel, subtracted from images in [0, 1]
+    std: Sequence[float]  # the divisor per channel
+    classes: Sequence[str]  # class names, in the order of the logits
+    names: Sequence[str]  # names of the weights, in the network's order, which safetensors does not keep
     facts: Mapping[str, Any]  # results of its run, by the names in `docs/run_directory.md`
 
     def text(self, **more: Any) -> str:
-        """As JSON, with further plain values."""
+        """Return the description as JSON, with additional plain values."""
         return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self), **more})
 
     @classmethod
     def from_text(cls, text: str) -> "Description":
-        """Read the description written by `text`, without its further values.
+        """Read the description written by `text`, without the additional values.
 
         Raises:
-            ValueError: It is damaged or forged.
+            ValueError: The text is damaged or forged.
         """
         values = from_json(text)
         if not isinstance(values, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
         missing = [name for name in _KINDS if name not in values]
         if missing:
             raise ValueError(f"{missing[0]} is missing")
@@ -66,7 +66,7 @@ class Description:
             raise ValueError("a std must be above 0")
         words = [values["architecture"], *values["classes"], *values["names"]]
         if not all(isinstance(word, str) and word.isprintable() for word in words):
-            raise ValueError("its names are not plain words")
+            raise ValueError("its names are not printable text")
         if not isinstance(values["model"].get("_target_"), str) or "${" in str(values["model"]):
             raise ValueError("its model names no class, or has an interpolation, ${...}, instead of a value")
         return cls(**{field.name: values[field.name] for field in fields(cls)})
@@ -76,19 +76,19 @@ class Content(NamedTuple):
     """The content of a file of weights."""
 
     state: dict[str, Tensor]  # by the file's own names, see `architecture.spellings`; on the CPU, in float32 or better
-    description: Description | None  # that `export` writes into a safetensors file
-    choice: str | None  # which of several networks it is, in words
+    description: Description | None  # written by `export` into a safetensors file
+    choice: str | None  # a note on which of several networks it is
 
 
 def read(path: Path) -> Content:
-    """Read a network's state dict, in a checkpoint with other things as `state_dict`, `model`, `net` or another name.
+    """Read a network's state dict, alone or in a checkpoint under `state_dict`, `model`, `net` or a similar key.
 
     If a checkpoint has both weights and their average, the average is read. The prefix `_orig_mod.` of compiled modules
-    is removed from names, and half precision is converted.
+    is removed from names, and half precision is converted to float32.
 
     Raises:
-        ValueError: The file is damaged, holds no weights, or needs safetensors, which is not installed.
-        OSError: It cannot be read.
+        ValueError: The file is damaged, has no weights, or needs safetensors, which is not installed.
+        OSError: The file cannot be read.
     """
     whole, description = _safetensors(path) if path.suffix == SAFETENSORS else (read_checkpoint(path), None)
     content, choice = _of_network(whole)
@@ -98,7 +98,7 @@ def read(path: Path) -> Content:
         raise UsageError(f"{path} is not a file of weights ({how}): it holds {holds}")
     state = {}
     for name, value in content.items():
-        if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # which a tensor can claim
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():  # by forged sizes
             raise UsageError(f"{path} is damaged: {name} is larger than the file")
         is_half = value.is_floating_point() and value.element_size() < _SINGLE
         state[name.replace(_COMPILED, "")] = value.float() if is_half else value
@@ -106,7 +106,7 @@ def read(path: Path) -> Content:
 
 
 def _of_network(content: Mapping[Any, Any]) -> tuple[Mapping[Any, Any], str | None]:
-    """The innermost mapping that is a state dict, and which one it is if there are an average and others."""
+    """Return the innermost mapping that is a state dict, and a note if it is an average next to other weights."""
     choice = None
     while not _is_state(content):
         inner = [key for key, value in content.items() if isinstance(value, Mapping) and value]
@@ -137,7 +137,7 @@ def _safetensors(path: Path) -> tuple[dict[str, Tensor], Description | None]:
             text = (file.metadata() or {}).get(KEY)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except SafetensorError as error:
-        raise UsageError(f"{path} is damaged, or no safetensors file: {reason(error)}") from None
+        raise UsageError(f"{path} is damaged, or not a safetensors file: {reason(error)}") from None
     try:
         return state, None if text is None else Description.from_text(text)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""From a run's folder or a file of weights to a network."""
+"""Loads a network from a run's folder or a weight file."""
 
 import os
 from collections.abc import Mapping
@@ -26,16 +26,16 @@ _FACTS = (
     *("name", "seed", "protocol", "fingerprint", "test/acc", "test/acc_final", "val/acc", "best_epoch", "epochs"),
     *("options", "test_size", "train_size", "train_available", "precision", "git_revision"),
 )
-_OF_CHOSEN = ("test/acc", "val/acc", "best_epoch")  # known only of the chosen epoch's weights
+_OF_CHOSEN = ("test/acc", "val/acc", "best_epoch")  # known only for the chosen epoch's weights
 
 
 def load(path: Path, overrides: Overrides | None = None) -> Trained:
     """Load a trained network.
 
     Args:
-        path: A run's folder, for the weights of its chosen epoch, or a file of weights. A file in a run's folder has
-            the run's configuration.
-        overrides: The command line.
+        path: A run's folder, for the weights of its chosen epoch, or a weight file. A file in a run's folder has the
+            run's configuration.
+        overrides: Options from the command line.
 
     Raises:
         ValueError: There is no run or file; the weights are missing, damaged or from a different network; or the run
@@ -55,7 +55,7 @@ def load(path: Path, overrides: Overrides | None = None) -> Trained:
 def _of_run(run: Run, weights: Path, overrides: Overrides) -> Trained:
     config = saved(run, overrides.allow)
     if typed := overrides.of_network():
-        raise UsageError(f"{run.folder} is a run, which says so itself; leave {', '.join(typed)} out")
+        raise UsageError(f"{run.folder} is a run, which records this itself; leave {', '.join(typed)} out")
     state, _, choice = read(weights)
     options, settings = run.composition()["options"], resolved(config)
     check_network_targets({"model": settings["model"]}, overrides.allow)
@@ -96,7 +96,7 @@ def _of_run(run: Run, weights: Path, overrides: Overrides) -> Trained:
 
 
 def _of_file(path: Path, overrides: Overrides) -> Trained:
-    """The network of a file that lies in no run's folder."""
+    """Load the network of a file that is not in a run's folder."""
     content, description, choice = read(path)
     state = in_our_names(content) if description is None else content
     network, assumed = architecture(state), list[str]()
@@ -141,12 +141,12 @@ def _check_description(
     network: Architecture | None,
     overrides: Overrides,
 ) -> None:
-    """Raise `ValueError` if a file describes a network that may not run, or another one than its weights'.
+    """Raise `ValueError` if a file describes a network that is not allowed, or that differs from its weights.
 
-    Before it is made: numbers that somebody made up could keep this process busy for ever.
+    Checked before the network is built, since forged sizes could keep this process busy for ever.
     """
     if typed := overrides.of_network():
-        raise UsageError(f"{path} says so itself; leave {', '.join(typed)} out")
+        raise UsageError(f"{path} records this itself; leave {', '.join(typed)} out")
     making = description.model
     check_network_targets({"model": making}, overrides.allow)
     target = making["_target_"]
@@ -157,7 +157,7 @@ def _check_description(
         ]
         if network is None or target != network.target or differing:
             what = differing[0] if differing else target
-            raise UsageError(f"{path} is {described(state)}, but not by its metadata ({what})")
+            raise UsageError(f"{path} is {described(state)}, but its metadata differs ({what})")
     if network is None:
         _check_overrides(
             path, state, overrides, target.rpartition(".")[2], bool(making.get("batch_norm", overrides.bn))
@@ -167,9 +167,9 @@ def _check_description(
 def _network(
     making: Mapping[str, Any], state: Mapping[str, Tensor], path: Path, words: str, overrides: Overrides
 ) -> nn.Module:
-    """Make the network that an option describes, with the weights of a file, which must be its own."""
+    """Build the network that an option describes, with the weights of a file, which must match."""
     try:
-        if not overrides.allow:  # first without memory: it may be far larger than the weights
+        if not overrides.allow:  # without memory first: it may be far larger than the weights
             with torch.device("meta"):
                 empty = build(OmegaConf.create(dict(making)))
             _check_sizes(empty, in_names_of(state, empty.state_dict()), path, words)
@@ -177,8 +177,8 @@ def _network(
             model: nn.Module = build(OmegaConf.create(dict(making)))
     except ValueError:
         raise
-    except Exception as error:  # made-up arguments can make a class raise anything
-        raise UsageError(f"{path}: its description does not give a network: {reason(error)}") from None
+    except Exception as error:  # forged arguments can make a class raise anything
+        raise UsageError(f"{path}: the network it describes cannot be built: {reason(error)}") from None
     state = in_names_of(state, model.state_dict())
     _check_sizes(model, state, path, words)
     model.load_state_dict(dict(state))
@@ -192,7 +192,7 @@ def _placed(model: nn.Module, native: hardware.Native) -> tuple[hardware.Native,
 
 
 def _check_sizes(model: nn.Module, state: Mapping[str, Tensor], path: Path, words: str) -> None:
-    """Raise `ValueError` if the weights are another network's."""
+    """Raise `ValueError` if the weights belong to a different network."""
     own = model.state_dict()
     differing = [name for name in (*own, *state) if name not in own or name not in state]
     differing = differing or [name for name in own if own[name].shape != state[name].shape]
@@ -203,11 +203,11 @@ def _check_sizes(model: nn.Module, state: Mapping[str, Tensor], path: Path, word
 
 
 def _check_overrides(path: Path, state: Mapping[str, Tensor], overrides: Overrides, option: str, bn: bool) -> None:
-    """Raise `ValueError` if the command line asks for another network."""
+    """Raise `ValueError` if the command line requests a different network."""
     wanted = [] if overrides.model in (None, option) else [str(overrides.model)]
     wanted += [] if overrides.bn in (None, bn) else [f"bn={str(overrides.bn).lower()}"]
     if wanted:
-        raise UsageError(f"{path} is {described(state)}; asked for {' '.join(wanted)}")
+        raise UsageError(f"{path} is {described(state)}; the command line requests {' '.join(wanted)}")
 
 
 def _native(config: DictConfig, run: Run, overrides: Overrides) -> tuple[hardware.Native, list[str]]:
@@ -215,7 +215,7 @@ def _native(config: DictConfig, run: Run, overrides: Overrides) -> tuple[hardwar
     accelerator, recorded = str(config.trainer.accelerator), run.status().get("precision", config.trainer.precision)
     layout, notes = str(run.status().get("memory_format", config.trainer.memory_format)), []
     if accelerator not in ("auto", "cpu", "gpu") and hardware.training_device("auto") != accelerator:
-        notes.append(f"it was trained on {accelerator}, which is not here")
+        notes.append(f"it was trained on {accelerator}, which this machine does not have")
         accelerator = "auto"
     native = hardware.choose(accelerator, overrides.precision or recorded, layout)
     own = hardware.native_precision(native.device)
@@ -225,6 +225,6 @@ def _native(config: DictConfig, run: Run, overrides: Overrides) -> tuple[hardwar
         and str(recorded)[:4] != own[:4]
         and native.device != "cuda"
     ):
-        notes.append(f"it was trained in {recorded}, which this machine does not do natively: computed in 32-true")
+        notes.append(f"it was trained in {recorded}, which this machine does not support natively: computed in 32-true")
         native = hardware.choose(accelerator, "32-true", layout)
     return native, notes

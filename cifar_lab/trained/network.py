@@ -31,19 +31,19 @@ class Trained:
     """A trained network with its normalisation, classes and results."""
 
     label: str  # the run's folder, or the file
-    weights: Path  # the file of the weights
-    run: Run | None  # the run that trained it; None for a file alone
-    config: DictConfig | None  # the run's configuration; None for a file alone
+    weights: Path  # the weight file
+    run: Run | None  # the run that trained it; None for a bare weight file
+    config: DictConfig | None  # the run's configuration; None for a bare weight file
     model: nn.Module  # on its device, in evaluation mode, in float32; maps normalised images to logits
-    making: Mapping[str, Any]  # the option that makes the network, plain values with `_target_`
-    architecture: str  # the same in a few words
-    mean: Sequence[float]  # per channel, subtracted from images from 0 to 1
-    std: Sequence[float]  # per channel, divided by
-    classes: Sequence[str]  # their names, in the order of the logits
-    native: hardware.Native  # the device, the precision and the layout that it computes in
+    making: Mapping[str, Any]  # the option that builds the network, plain values with `_target_`
+    architecture: str  # a short description of it
+    mean: Sequence[float]  # per channel, subtracted from images in [0, 1]
+    std: Sequence[float]  # the divisor per channel
+    classes: Sequence[str]  # class names, in the order of the logits
+    native: hardware.Native  # the device, precision and memory format of its computations
     facts: Mapping[str, Any]  # results of its run, by the names in `docs/run_directory.md`, such as `test/acc`
-    assumed: Sequence[str]  # a line for each value that nothing says
-    data_root: Path | None = None  # the folder of its data that the command line names
+    assumed: Sequence[str]  # a line for each value that is assumed
+    data_root: Path | None = None  # the folder of its data from the command line
 
     def logits(self, images: Tensor) -> Tensor:
         """Map normalised images `(N, 3, 32, 32)` to float32 logits `(N, num_classes)` on its device."""
@@ -56,7 +56,7 @@ class Trained:
         return self.logits(self.normalised(pixels))
 
     def class_names(self, count: int) -> list[str]:
-        """Names of `count` logits; its number for one that the data has no class for."""
+        """Return the names of `count` logits; a logit without a class is named by its number."""
         names = [str(name) for name in self.classes[:count]]
         return names + [str(label) for label in range(len(names), count)]
 
@@ -81,7 +81,7 @@ class Trained:
 
     @cached_property
     def _forward(self) -> nn.Module:
-        # Lightning's own way of computing in a precision, for the numbers of the run's test.
+        # Fabric computes in a precision as Lightning does, which gives the numbers of the run's test.
         for name in ("lightning.fabric", "lightning.pytorch"):  # either may log the precision
             logging.getLogger(name).setLevel(logging.WARNING)
         accelerator = "gpu" if self.native.device == "cuda" else self.native.device
@@ -89,17 +89,17 @@ class Trained:
         return fabric.setup_module(self.model).eval()
 
     def datamodule(self, *, augment: bool = False, test_set: str | None = None) -> InMemoryDataModule:
-        """The images that it was trained, validated and tested on; for a file alone, all of CIFAR-10.
+        """Return the images of its training, validation and test; for a bare weight file, all of CIFAR-10.
 
-        The folder is the one that the command line names, else the run's if it exists on this machine, else
+        The folder is the one from the command line, else the run's if it exists on this machine, else
         `$CIFAR_LAB_DATA` or the user's cache.
 
         Args:
-            augment: Change training images as the run did.
-            test_set: Of CIFAR-10, another one, see `CIFAR10DataModule`.
+            augment: Augment training images as in the run.
+            test_set: A different test set for CIFAR-10, see `CIFAR10DataModule`.
 
         Raises:
-            DataError: They are not there, or damaged.
+            DataError: The images are missing or damaged.
         """
         changes: dict[str, Any] = {} if test_set is None else {"test_set": test_set}
         if self._dataset is not None:
@@ -116,19 +116,19 @@ class Trained:
 
     @property
     def data_is_here(self) -> bool:
-        """Whether `datamodule()` has its images on this machine; else it may have to download them."""
+        """Whether `datamodule()` finds its images on this machine; else it may have to download them."""
         if self._dataset is not None:
             return files.is_there(self._root, self._dataset)
         return self.config is None or lookup.is_there(self.config.data)
 
     @property
     def is_of_cifar10(self) -> bool:
-        """Whether it was trained on CIFAR-10, which is assumed for a bare file."""
+        """Whether it was trained on CIFAR-10, which is assumed for a bare weight file."""
         return self._dataset is CIFAR10
 
     @property
     def _dataset(self) -> Dataset | None:
-        """The published data set whose folder may be another on this machine."""
+        """The published data set, whose folder may differ on this machine; None for other data."""
         return CIFAR10 if self.config is None else lookup.dataset_of(self.config.data)
 
     @property
@@ -142,7 +142,7 @@ class Trained:
 
     @property
     def trained_on(self) -> str | None:
-        """The option of `data` that it was trained on, if it is known."""
+        """The option of `data` that it was trained on, if known."""
         options = self.facts.get("options") or {} if self.run is None else self.run.composition()["options"]
         return options.get("data")
 
@@ -167,7 +167,7 @@ class Answers(NamedTuple):
 
 
 def answer(trained: Trained, batches: Iterable[tuple[Tensor, Tensor]], tta: str | None = None) -> Answers:
-    """Answer batches of normalised images `(N, 3, 32, 32)` with labels, with `over_views` of the kind `tta` if set."""
+    """Compute logits of batches of normalised images `(N, 3, 32, 32)` with labels, by `over_views` if `tta` is set."""
     logits, labels = [], []
     for images, of_batch in batches:
         of_images = trained.logits(images)
@@ -179,7 +179,7 @@ def answer(trained: Trained, batches: Iterable[tuple[Tensor, Tensor]], tta: str 
 
 
 def confident_mistakes(answers: Answers, count: int) -> Tensor:
-    """The int64 indices of the wrong answers with the highest probability, at most `count`, the highest first."""
+    """Return the int64 indices of at most `count` wrong answers, those of highest probability first."""
     probability, predicted = answers.logits.double().softmax(1).max(1)
     wrong = (predicted != answers.labels).nonzero()[:, 0]
     return wrong[probability[wrong].argsort(descending=True, stable=True)][:count]

@@ -1,4 +1,4 @@
-"""Describes bare weight files, such as the report's, by their names, with assumptions for the rest."""
+"""Describes bare weight files, such as the report's, by their names, and assumes the rest."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from cifar_lab.trained.arguments import Overrides
 from cifar_lab.trained.files import Description
 
 _OF_MODEL = {"cnn": "leaky_relu", "resnet14": "swish", "resnet18": "swish", "speed_cnn": "gelu"}  # VGGs: relu
-# Files that are not named by their settings: the best CNN's and SWA's, whose listing has this slope.
+# Files whose names do not have their settings: the best CNN's and SWA's, whose listing has this slope.
 _BEST = ("best_model_9153", "best_model_swa_8517")
 _BEST_SLOPE = 0.05
 _HALVES = (0.5, 0.5, 0.5)
@@ -24,7 +24,7 @@ _HALVES = (0.5, 0.5, 0.5)
 def completed(
     path: Path, names: list[str], network: Architecture, overrides: Overrides
 ) -> tuple[Description, list[str]]:
-    """Describe a bare file of weights: by the command line, else by the file's name, else by the report's text.
+    """Describe a bare weight file by the command line, else by the file's name, else by the report's text.
 
     Returns:
         The description, and a line for each assumed value.
@@ -67,7 +67,7 @@ def _activation(path: Path, network: Architecture, overrides: Overrides, assumed
         raise UsageError(f"--activation {option} does not exist; there are {', '.join(sorted(options))}")
     if option != "leaky_relu":
         if overrides.negative_slope is not None:
-            raise UsageError(f"--negative-slope is of leaky_relu; {path} has {option}")
+            raise UsageError(f"--negative-slope applies to leaky_relu; {path} has {option}")
         return options[option]
     slope = overrides.negative_slope
     if slope is None:
@@ -79,7 +79,7 @@ def _activation(path: Path, network: Architecture, overrides: Overrides, assumed
 
 
 def _named(path: Path, options: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The activation's option, by its own name or its class's in `best_model_LeakyReLU_..._8842.pth`."""
+    """Return the activation option in a name like `best_model_LeakyReLU_..._8842.pth`, by option or class name."""
     if not path.stem.startswith("best_model_"):
         return None
     word = path.stem.removeprefix("best_model_").partition("_")[0].lower()
