@@ -117,7 +117,7 @@ FILES = {path.stem: path.read_text(encoding="utf-8") for path in (conf_folder() 
 
 
 def test_every_row_has_a_file_and_every_file_a_row() -> None:
-    assert set(FILES) == {*ROWS, *BEYOND, *FAST}
+    assert set(FILES) == {*ROWS, *FAST}
 
 
 @pytest.mark.parametrize("name", ROWS)
