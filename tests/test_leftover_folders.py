@@ -32,7 +32,7 @@ def test_a_run_that_could_not_begin_on_a_full_disk_begins_once_there_is_space(
         patch.setattr(written, "replacing", full)
         outcome = lab(*words)
     assert outcome.code == 1
-    names(outcome.stderr, "free some space, then the same command begins again")
+    names(outcome.stderr, "free some space, then the same command starts it again")
     assert lab(*words).code == 0
 
 
