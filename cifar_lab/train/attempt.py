@@ -83,7 +83,7 @@ def _check_same(run: Run, config: Mapping[str, Any], folder: str, but: Collectio
         changed = differences(saved, config)
         if changed.keys() - set(but):
             raise UsageError(
-                f"{run.folder} contains a different run: {listed(changed)}; set {folder}= to a different folder"
+                f"{run.folder} has a different run: {listed(changed)}; set {folder}= to a different folder"
             )
         if config["epochs"] > saved.get("epochs", math.inf):
             check_epochs(run, saved, config["epochs"])
