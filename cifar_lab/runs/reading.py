@@ -24,7 +24,7 @@ T = TypeVar("T")
 Kinds = Mapping[str, type | tuple[type, ...]]
 
 _DEPTH = 50
-WHOLE_LIMIT = 2**63  # integers from here on do not fit numpy or torch, and far larger ones no float
+WHOLE_LIMIT = 2**63  # integers from here on fit neither numpy nor torch, and far larger ones no float
 _KINDS = (bool, int, float, str, type(None))
 _NUMBER = (int, float)
 _STATUS: Kinds = {
