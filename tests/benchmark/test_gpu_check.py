@@ -64,7 +64,7 @@ def test_the_fast_run_trains_and_repeats_with_a_stand_in(monkeypatch: pytest.Mon
     checks = {"fp32": fp32, "again": Check(fp32.words, "fp32"), "broken": Check(["cuda_graphs=true"])}
     monkeypatch.setattr(module, "CHECKS", checks)
     first, again, broken = check_gpu(tiny)
-    assert (first["result"], again["result"], again["losses apart"]) == ("passes", "passes", "0.00%")
+    assert (first["result"], again["result"], again["loss difference"]) == ("passes", "passes", "0.00%")
     assert broken["result"].startswith("fails: ")  # is not compiled
     assert set(modes) == {"warn", "default"}
     assert {row["result"] for row in check_gpu(tiny, seconds=-1)} == {"left out: no time"}

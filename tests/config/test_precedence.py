@@ -19,7 +19,7 @@ ANOTHER = {"activation": "mish", "model": "vgg_a_light", "loss": "focal", "optim
 ANOTHER |= {"scheduler": "warm_restarts", "augment": "cutout", "data": "synthetic", "protocol": "report"}
 OPTIONS = [(group, path.stem) for group in ANOTHER for path in sorted((conf_folder() / group).glob("*.yaml"))]
 # These differ in the groups whose options they choose; resnet_adamw_150 extends a different experiment.
-SOME = ("activation_elu", "loss_focal", "beyond_resnet18", "resnet_adamw_150", "swa")
+SOME = ("activation_elu", "loss_focal", "fast_91", "resnet_adamw_150", "swa")
 
 
 @cache

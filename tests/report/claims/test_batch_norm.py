@@ -28,7 +28,7 @@ def test_half_of_the_images_must_hold_for_every_run_and_is_unknown_for_a_diverge
     of_row = row("vgg_a_bn,optimizer.lr=1e-3")
     leave_run(tmp_path / "never" / "0", of_row, 0.4)
     claim = judge(tmp_path / "never")["half_by_epoch_10"]
-    assert (claim.verdict, claim.note) == (INCONCLUSIVE, "at least 3 seeds would tell")
+    assert (claim.verdict, claim.note) == (INCONCLUSIVE, "at least 3 seeds needed")
     holds(claim.numbers, "(1)", "protocol=report")
     leave_run(tmp_path / "diverged" / "0", of_row, 0.9)
     diverge(leave_run(tmp_path / "diverged" / "1", of_row, 0.9, seed=1))
@@ -41,7 +41,7 @@ def test_half_of_the_images_must_hold_for_every_run_and_is_unknown_for_a_diverge
     ("accuracy", "number", "verdict", "note"),
     [
         (0.10, 5, SUPPORTED, "p 0.0079 by Holm"),
-        (0.10, 3, INCONCLUSIVE, "at least 5 seeds would tell"),  # three seeds against three have an exact p of 0.1
+        (0.10, 3, INCONCLUSIVE, "at least 5 seeds needed"),  # three seeds against three have an exact p of 0.1
         (0.7, 5, INCONCLUSIVE, ""),
     ],
 )
