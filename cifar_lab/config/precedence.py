@@ -23,7 +23,7 @@ class Loader(ConfigLoaderImpl):
     """Composes configurations, and records details of the last one."""
 
     choices: dict[str, str]  # the chosen option of each group
-    dropped: dict[str, str]  # dropped keys, such as `loss.gamma`, and their origin: `experiment` or `study`
+    dropped: dict[str, str]  # dropped keys, such as `loss.gamma`, and their origin: `experiment`, `study` or `search`
     study_options: dict[str, str]  # the options that its study chooses, by group
     named: dict[str, str]  # each group's option without the command line: the experiment's or the default
     untyped: Any  # the plain values without typed ones, with unresolved interpolations

@@ -59,7 +59,8 @@ def names_run(resume: str | None) -> bool:
 def full_command(arguments: Sequence[str], folder: Path) -> list[str]:
     """Return the command line of a run, overridden by the words typed with `resume=`.
 
-    Only the person who types the command decides what may run, so the run's `allow=` and Hydra settings are ignored.
+    Only the person who types the command decides what may run: the run's `allow=` is ignored, and a Hydra setting is
+    refused.
 
     Raises:
         ValueError: There is no run in the folder, or its recorded command line is not valid.

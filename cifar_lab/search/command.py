@@ -35,7 +35,7 @@ def search(
         typer.Argument(help="Axes, such as search=adam or optimizer.lr='interval(1e-4,1e-2)', and fixed settings."),
     ],
     trials: Annotated[int, typer.Option(min=1, help="Total number of trials, including existing ones.")] = 20,
-    startup: Annotated[int, typer.Option(min=1, help="Number of random trials before TPE; they are not pruned.")] = 10,
+    startup: Annotated[int, typer.Option(min=1, help="Number of random trials before TPE and pruning begin.")] = 10,
     warmup: Annotated[
         float, typer.Option(min=0, max=1, help="Fraction of the epochs that a trial trains before it may be pruned.")
     ] = 0.25,

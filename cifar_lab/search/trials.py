@@ -29,7 +29,7 @@ _BEST = 0.1  # fraction of the trials that PED-ANOVA compares with the rest
 class Strategy:
     """Settings of the sampler and the pruner."""
 
-    startup: int = 10  # random trials before TPE, not pruned
+    startup: int = 10  # random trials before TPE and pruning
     warmup_epochs: int = 1  # epochs that each trial trains before it may be pruned
     pruning: bool = True  # whether trials are pruned
     seed: int = 0  # seed of the sampler

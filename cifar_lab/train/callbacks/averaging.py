@@ -103,7 +103,7 @@ class SWA(WeightAveraging):
         super().__init__(use_buffers=False)
         self.first_epoch = round(start * epochs)
         if not 0 <= self.first_epoch < epochs:
-            raise UsageError(f"averaging.start={start} of {epochs} epochs leaves none to average; set it below 1")
+            raise UsageError(f"averaging.start={start} of {epochs} epochs leaves none to average; set it lower")
         self.anneal_epochs = max(1, round(anneal * epochs))
         self.lr = lr
         self._scheduler: SWALR | None = None
