@@ -18,7 +18,7 @@ AUTO = (*PLAIN, "resume=auto", "hydra.run.dir=x")
 def test_a_different_finished_run_is_refused_with_folder_and_difference(lab: Lab, trained: Train) -> None:
     run = trained(*PLAIN, name="x")
     before = run.result_file.read_text()
-    facts = ("x holds another run", "seed (0.0 in the run, 1.0 typed)", "loss._target_", "hydra.run.dir=")
+    facts = ("x has a different run", "seed (0.0 in the run, 1.0 typed)", "loss._target_", "hydra.run.dir=")
     refusal(lab(*AUTO, "seed=1", "loss=mse"), *facts)
     assert run.result_file.read_text() == before
     again = lab(*AUTO, "logger=csv")
@@ -37,8 +37,8 @@ def test_more_epochs_are_trained_if_no_setting_follows_their_number(lab: Lab, tr
 def test_a_different_interrupted_run_is_not_resumed(lab: Lab) -> None:
     with armed(Fault("epoch", 1, signal.SIGTERM)):
         assert lab(*AUTO).code == 143
-    refusal(lab(*AUTO, "seed=1"), "x holds another run", "seed")
-    refusal(lab(*PLAIN, "hydra.run.dir=x", "seed=1"), "x holds another run", "seed (0.0 in the run, 1.0 typed)")
+    refusal(lab(*AUTO, "seed=1"), "x has a different run", "seed")
+    refusal(lab(*PLAIN, "hydra.run.dir=x", "seed=1"), "x has a different run", "seed (0.0 in the run, 1.0 typed)")
     assert Run("x").last_checkpoint.exists()
     assert lab(*AUTO).code == 0
     assert Run("x").result()["seed"] == 0
@@ -52,7 +52,7 @@ def test_jobs_of_a_sweep_in_one_folder_are_refused(lab: Lab, subdir: str, left: 
     assert [run.result()["seed"] for run in runs] == left
     code, _, err, runs = lab(*line, "seed=2,3")
     assert code == 2
-    names(err.splitlines()[0], "holds another run", "seed (0.0 in the run, 2.0 typed)", "hydra.sweep.subdir=")
+    names(err.splitlines()[0], "has a different run", "seed (0.0 in the run, 2.0 typed)", "hydra.sweep.subdir=")
     assert [run.result()["seed"] for run in runs] == left
 
 
