@@ -6,7 +6,7 @@ At a probed step with weights w, gradient g and learning rate lr, over a grid of
 - gradient predictiveness: the range of ||g - g'||, where g' is the gradient at w - eta g;
 - effective beta-smoothness: the largest ||g - g'|| / (eta ||g||).
 
-The third quantity has a ceiling. If g' is uncorrelated with g and no longer than g, ||g - g'|| is about ||g|| and the
+The third quantity has a ceiling. If g' is orthogonal to g and no longer than g, ||g - g'|| is about ||g|| and the
 quotient about 1/eta for every network. The largest quotient is then 1/eta_min, a property of the grid; `ceiling` and
 `at_ceiling` mark such a beta. The limit eta -> 0, `hessian_norm` = ||Hg|| / ||g||, depends on the network only.
 """
