@@ -52,11 +52,11 @@ def test_a_figure_that_reads_files_is_always_drawn(drawn: list[str], tmp_path: P
 
 
 def test_a_run_far_below_the_best_is_drawn_at_the_edge_with_its_accuracy() -> None:
-    groups = {"rows": [(0.5, 0.90), (0.5, 0.20), (2.0, 0.89)], "fast_91": [(0.08, 0.92)]}
+    groups = {"rows": [(0.5, 0.90), (0.5, 0.20), (0.5, 0.30), (2.0, 0.89)], "fast_91": [(0.08, 0.92)]}
     (axes,) = figures.accuracy_by_compute(groups).axes
     rows, fast = axes.lines
-    assert rows.get_xydata().tolist() == [[0.5, 90.0], [0.5, 80.0], [2.0, 89.0]]  # type: ignore[union-attr]
+    assert rows.get_xydata().tolist() == [[0.5, 90.0], [0.5, 80.0], [0.5, 80.0], [2.0, 89.0]]  # type: ignore[union-attr]
     assert fast.get_xydata().tolist() == [[0.08, 92.0]]  # type: ignore[union-attr]
-    assert [text.get_text() for text in axes.texts] == ["20.0 %"]
+    assert [text.get_text() for text in axes.texts] == ["30.0 %, 20.0 %"]
     low, high = axes.get_xlim()
     assert low < 0.08 and high > 2

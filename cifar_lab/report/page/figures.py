@@ -225,7 +225,7 @@ def agreement(rows: Sequence[Judged]) -> Figure:
 def accuracy_by_compute(groups: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
     """Draw accuracy (from 0 to 1) against training compute in PFLOP of each run, with a colour and marker per group.
 
-    A run more than `_SPAN` points below the best one is drawn at the lower edge, with its accuracy.
+    A run more than `_SPAN` points below the best one is drawn at the lower edge, with its accuracy in numbers.
     """
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     axes = figure.subplots()
@@ -236,9 +236,12 @@ def accuracy_by_compute(groups: Mapping[str, Sequence[tuple[float, float]]]) -> 
         points = [(amount, 100 * accuracy) for amount, accuracy in runs]
         heights = [max(accuracy, lowest) for _, accuracy in points]
         axes.plot([amount for amount, _ in points], heights, marker, ms=5, color=colour, label=label, clip_on=False)
-        for amount, accuracy in points:
+        low: dict[float, list[str]] = {}  # one text for runs of equal compute, which would cover each other
+        for amount, accuracy in sorted(points, reverse=True):
             if accuracy < lowest:
-                axes.annotate(f"{accuracy:.1f} %", (amount, lowest), (6, 4), textcoords="offset points", fontsize=8)
+                low.setdefault(amount, []).append(f"{accuracy:.1f} %")
+        for amount, texts in low.items():
+            axes.annotate(", ".join(texts), (amount, lowest), (6, 4), textcoords="offset points", fontsize=8)
     axes.set_ylim(bottom=lowest)
     axes.set_xscale("log")
     axes.set_xticks(_PFLOPS, [f"{amount:g}" for amount in _PFLOPS])
