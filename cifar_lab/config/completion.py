@@ -56,7 +56,7 @@ def answer(application: Callable[[], object]) -> None:
 
 
 def _unquoted(line: str) -> str:
-    """Remove the quotes of all words but the last, as the shell does."""
+    """Unquote all words except the last one, like the shell."""
     before, space, last = line.rpartition(" ")
     with contextlib.suppress(ValueError):  # a quote is still open
         return " ".join(shlex.split(before)) + space + last

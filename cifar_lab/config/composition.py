@@ -65,7 +65,7 @@ def _options_in(word: str) -> list[str]:
 
 
 def _check_file(path: Path, group: str) -> None:
-    """Raise `UsageError` for a damaged option file of the user's. If there is no such file, the option is ours."""
+    """Raise `UsageError` if the user's option file is damaged. Without such a file, the option is ours."""
     if not path.is_file():
         return
     try:

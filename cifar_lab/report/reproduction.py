@@ -115,7 +115,7 @@ class Reproduction:
     measured: tuple[Record, ...] = field(default=(), repr=False)  # all runs, including those of no published row
 
     def entry(self, experiment: str) -> Entry:
-        """Return the full-length entry of a published row by its name; raise KeyError if there is no such row."""
+        """Return a published row's full-length entry by name; raise `KeyError` if there is none."""
         return {entry.row.name: entry for entry in self.entries}[experiment]
 
     @property

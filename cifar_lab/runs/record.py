@@ -142,7 +142,7 @@ class Record:
 
     @cached_property
     def composition(self) -> str:
-        """The settings, the experiment and the study, as a string that is equal for all seeds."""
+        """Settings, experiment and study as a string, which is the same for all seeds."""
         own = {key: value for key, value in self.settings.items() if "${seed}" not in self.sources.get(key, "")}
         return json.dumps([self.options.get("experiment"), self.options.get("study"), own], sort_keys=True)
 

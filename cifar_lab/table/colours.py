@@ -1,6 +1,6 @@
 """Colours of compared runs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from cifar_lab.config.schema import conf_folder
 from cifar_lab.figures import PALETTE, Colour, colours
@@ -28,17 +28,11 @@ def colours_by_name(runs: Mapping[str, Sequence[Record]], group: str | None = No
     places = {name: shipped.index(option) for name, option in chosen.items() if option in shipped}
     if len(runs) > len(PALETTE) or len(set(places.values())) < len(places):
         places = {}
-    return dict(zip(runs, _shades(runs, places), strict=True))
-
-
-def _shades(names: Iterable[str], places: Mapping[str, int]) -> list[Colour]:
-    """Return colours in the order of the names; if a place is taken, the next free one is used."""
-    names = list(names)
-    palette = colours(max(len(names), len(PALETTE)))
-    free, shades = list(range(len(palette))), {}
-    for name in sorted(names, key=lambda name: name not in places):
+    free = colours(max(len(runs), len(PALETTE)))
+    palette, shades = list(free), {}
+    for name in sorted(runs, key=lambda name: name not in places):
         wanted = places.get(name, 0) % len(palette)
-        place = min(free, key=lambda place: (place - wanted) % len(palette))
-        free.remove(place)
-        shades[name] = palette[place]
-    return [shades[name] for name in names]
+        # The next free colour if an earlier composition has taken it.
+        shades[name] = next(colour for colour in palette[wanted:] + palette[:wanted] if colour in free)
+        free.remove(shades[name])
+    return shades

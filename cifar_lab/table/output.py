@@ -1,18 +1,19 @@
 """Output of comparisons: the table on the terminal and in files, and figures."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from cifar_lab.figures import Figure
+from cifar_lab.figures import Colour, Figure
 from cifar_lab.runs import Sweep, replacing
 from cifar_lab.runs.files import write_figure
 from cifar_lab.runs.labels import val_label
 from cifar_lab.statistics.accuracies import accuracy_interval
 from cifar_lab.table import figures, pairs, text
 from cifar_lab.table.colours import colours_by_name
-from cifar_lab.table.comparison import Comparison, by_name, one_loss
+from cifar_lab.table.comparison import Comparison, Row, by_name, one_loss
 from cifar_lab.terminal.printing import print_table
 
 _INTERVALS = (
@@ -67,7 +68,7 @@ def curves(comparison: Comparison, title: str) -> Figure | None:
     if not metrics:
         return None
     measured_on = " or ".join(sorted({val_label(row.holds_out) for row in comparison.rows if row.protocol}))
-    shades = colours_by_name({name: row.records for name, row in named.items()})
+    shades = _colours(named)
     records = [record for row in comparison.rows for record in row.records]
     return figures.compared_curves(metrics, shades, title, measured_on, has_one_loss=one_loss(records))
 
@@ -81,8 +82,11 @@ def accuracies(comparison: Comparison, title: str) -> Figure | None:
     values = {name: row.values(comparison.metric) for name, row in rows.items()}
     sizes = {name: int(row.values("test_size").min()) for name, row in rows.items()}
     intervals = np.array([accuracy_interval(values[name], sizes[name]) for name in rows])
-    shades = colours_by_name({name: row.records for name, row in named.items()})
-    return figures.compared_accuracies(values, intervals, shades, title, _INTERVALS)
+    return figures.compared_accuracies(values, intervals, _colours(named), title, _INTERVALS)
+
+
+def _colours(rows: Mapping[str, Row]) -> dict[str, Colour]:
+    return colours_by_name({name: row.records for name, row in rows.items()})
 
 
 def drawn_rows(comparison: Comparison) -> Comparison:

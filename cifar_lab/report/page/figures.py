@@ -5,7 +5,7 @@ import hashlib
 import io
 import itertools
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
@@ -29,11 +29,8 @@ from cifar_lab.table.figures import compared_curves
 
 _EMPTY = b'<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>'
 _LINEAR = 1.0  # points on both sides on a linear scale; logarithmic beyond, because an outlier would hide the others
-_PLAIN = {
-    "facecolor": "white",
-    "edgecolor": "none",
-    "pad": 0.5,
-}  # background of a number, which may cover the zero line
+# Background of a number, which may cover the zero line.
+_PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
 _SPAN = 12.0  # points below the best run that the axis covers
 _PFLOPS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 _TICKS = (-30, -10, -3, -1, -0.5, 0, 0.5, 1, 3, 10, 30)
@@ -130,7 +127,7 @@ def glance(sections: Sequence[Section]) -> Iterator[Picture]:
         if entry.row.accuracy is not None and entry.noise is not None
     ]
     if judged:
-        seeds = _seeds(row.num_seeds for row in judged)
+        seeds = _seeds([row.num_seeds for row in judged])
         words = f"Measured minus published accuracy with its 95 % interval, {seeds}; a diamond if zero is outside it"
         yield Picture("agreement", words, partial(agreement, judged))
 
@@ -177,9 +174,9 @@ def curves(
         yield Picture(name, words, draw)
 
 
-def _seeds(counts: Iterable[int]) -> str:
+def _seeds(counts: Sequence[int]) -> str:
     """Describe the number of seeds per row, for a caption."""
-    fewest, most = min(numbers := list(counts)), max(numbers)
+    fewest, most = min(counts), max(counts)
     return (
         "one seed each" if most == 1 else f"{fewest} seeds each" if fewest == most else f"{fewest} to {most} seeds each"
     )
