@@ -122,7 +122,7 @@ def parsed(arguments: Sequence[str]) -> CommandLine:
 def _check_flags(flags: argparse.Namespace) -> None:
     """Raise `UsageError` for flags that Hydra does not combine, or that have no effect here."""
     names = ("run", "multirun", "cfg", "info", "shell_completion")
-    chosen = [f"--{name}" for name in names if getattr(flags, name)]
+    chosen = [f"--{name.replace('_', '-')}" for name in names if getattr(flags, name)]
     if len(chosen) > 1:
         raise UsageError(f"{' and '.join(chosen)} exclude each other")
     for name in ("resolve", "package"):

@@ -58,7 +58,7 @@ def test_other_help_texts_are_still_checked(monkeypatch: pytest.MonkeyPatch) -> 
     ("words", "facts"),
     [
         ("--multirun --cfg job loss=ce,mse", ("--multirun", "--cfg")),
-        ("--info all --shell-completion install=bash", ("--info", "--shell_completion")),
+        ("--info all --shell-completion install=bash", ("--info", "--shell-completion")),
         ("--resolve", ("--resolve", "--cfg")),
         ("--package loss epochs=1", ("--package", "--cfg")),
         ("--config-name other", ("--config-name", "--config-dir")),
